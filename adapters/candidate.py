@@ -1,0 +1,50 @@
+"""What a candidate is, to Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from reference.description import Description
+from reference.geometry import Geometry
+from reference.operations import Kind, Operation
+from reference.outcomes import Outcome, Status
+
+__all__ = ["Candidate", "CandidateError", "Stepwise"]
+
+
+class CandidateError(Exception):
+    """A candidate that cannot be reached or used: one line that names what and where."""
+
+
+class Candidate(Protocol):
+    """A mirror under test.
+
+    `reset` gives a fresh arena: nothing mapped, process 0 alive, no device attached, every file
+    `geometry.pages` long and zero.  `run` does a batch of operations in order and gives one
+    outcome for each; a program comes as one batch or as several, down to single steps.
+    """
+
+    def describe(self) -> Description: ...
+
+    def reset(self, geometry: Geometry) -> None: ...
+
+    def run(self, operations: Sequence[Operation]) -> Sequence[Outcome]: ...
+
+
+class Stepwise:
+    """A base class that does one operation at a time: a method for each, named as in a program.
+
+    `def write(self, op): ...` gives an `Outcome`, or None for success with nothing to say.
+    """
+
+    def run(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Do the operations in order; one that has no method is UNSUPPORTED."""
+        return [self._step(operation) for operation in operations]
+
+    def _step(self, operation: Operation) -> Outcome:
+        name = Kind(operation.kind).name.lower()
+        method: Callable[[Operation], Outcome | None] | None = getattr(self, name, None)
+        if method is None:
+            return Outcome(Status.UNSUPPORTED)
+        return method(operation) or Outcome(Status.OK)

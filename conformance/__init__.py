@@ -1,0 +1,1 @@
+"""Generate, run, judge, reduce, report: the suite.  Imports `reference` and `adapters`."""

@@ -1,0 +1,67 @@
+"""What a candidate says of itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .geometry import LIMITS, Geometry
+from .operations import Kind
+from .syncmodels import Sync
+
+__all__ = ["Description"]
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A candidate's sync model and capabilities.
+
+    A capability is an operation: a candidate lists those it can do, and is never sent another.
+    """
+
+    name: str
+    version: str = ""
+    """What was tested, as exactly as the candidate can say: a version, a kernel release."""
+    model: Sync = Sync.FAULTING
+    keyed: bool = False
+    """Device accesses go through registrations: every one carries a key."""
+    operations: frozenset[str]
+    """Names of the operations that it can do, as in a program's text."""
+    page_sizes: tuple[int, ...] = (4096,)
+    only_at: dict[str, tuple[int, ...]] = {}
+    """Operations that it can do only at some page sizes, and at which (bytes)."""
+    processes: int = 1
+    devices: int = 1
+    files: int = 0
+    keys: int = 0
+    jobs: int = 0
+    left_out: dict[str, str] = {}
+    """Operations that it cannot do here, and why."""
+    notes: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """`ValueError`, naming the field, unless the description makes sense."""
+        known = {kind.name.lower() for kind in Kind}
+        for field in ("operations", "only_at", "left_out"):
+            unknown = set(getattr(self, field)) - known
+            if unknown:
+                raise ValueError(f"{field}: no such operation: {', '.join(sorted(unknown))}")
+        if not self.page_sizes:
+            raise ValueError("page_sizes: empty")
+        if self.keyed and not self.keys:
+            raise ValueError("keyed: needs at least one key")
+        for page_size in self.page_sizes:
+            self.limit(Geometry(page_size=page_size)).check()
+
+    def kinds(self, page_size: int) -> frozenset[Kind]:
+        """The operations that it can do at this page size."""
+        return frozenset(
+            kind
+            for kind in Kind
+            if (name := kind.name.lower()) in self.operations
+            and page_size in self.only_at.get(name, (page_size,))
+        )
+
+    def limit(self, geometry: Geometry) -> Geometry:
+        """The geometry with no more of anything than the candidate has."""
+        return geometry._replace(
+            **{name: getattr(self, name) for name in LIMITS if name != "pages"}
+        )

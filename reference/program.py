@@ -1,0 +1,80 @@
+"""A program: plain data that can be printed, saved, replayed, shrunk and sent over a wire."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+from .geometry import GEOMETRY, Geometry
+from .operations import OPERATION, Operation, decode_operations, encode_operations
+from .schema import ABI_VERSION
+from .syncmodels import Sync
+
+__all__ = ["Comment", "Program"]
+
+_MAGIC = b"LWPROG"
+_HEADER = struct.Struct(f"<6sHB7xQ{GEOMETRY.size}sI4x")
+_MODELS = tuple(Sync)
+MAX_OPERATIONS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A comment: alone on a line before operation `index`, or at the end of that line."""
+
+    index: int
+    text: str
+    inline: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations with everything that a replay needs."""
+
+    operations: tuple[Operation, ...]
+    geometry: Geometry = Geometry()
+    model: Sync = Sync.FAULTING
+    seed: int = 0
+    comments: tuple[Comment, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def with_operations(self, operations: tuple[Operation, ...]) -> Program:
+        """The same program with other operations, and no comments, which spoke of the old ones."""
+        return replace(self, operations=operations, comments=())
+
+    def to_bytes(self) -> bytes:
+        """The packed form: header, then records.  Comments are not part of it."""
+        header = _HEADER.pack(
+            _MAGIC,
+            ABI_VERSION,
+            _MODELS.index(self.model),
+            self.seed,
+            GEOMETRY.format.pack(*self.geometry),
+            len(self.operations),
+        )
+        return header + encode_operations(self.operations)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Program:
+        """The reverse of `to_bytes`; `ValueError` says what is wrong with the data.
+
+        Bytes behind the last operation are ignored: a program is written over a longer one.
+        """
+        if len(data) < _HEADER.size:
+            raise ValueError(f"a packed program has {_HEADER.size} bytes or more, got {len(data)}")
+        magic, version, model, seed, packed, count = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise ValueError("not a packed program")
+        if version != ABI_VERSION:
+            raise ValueError(f"packed program of version {version}, this is {ABI_VERSION}")
+        if model >= len(_MODELS):
+            raise ValueError(f"unknown sync model {model}")
+        end = _HEADER.size + count * OPERATION.size
+        if count > MAX_OPERATIONS or end > len(data):
+            raise ValueError(f"{count} operations do not fit in {len(data)} bytes")
+        geometry = Geometry._make(GEOMETRY.format.unpack(packed))
+        geometry.check()
+        operations = tuple(decode_operations(data[_HEADER.size : end]))
+        return Program(operations, geometry, _MODELS[model], seed)

@@ -1,0 +1,199 @@
+"""Which programs make sense, whatever the candidate answers.
+
+A valid program names only what exists: live processes, attached devices, jobs that were
+submitted.  Candidates are only ever given valid programs, so they need not check for this.
+What may go wrong at run time (no memory mapped there, no such right, no such key) is part of
+the contract and not checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .geometry import Geometry
+from .operations import ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, WORD, Flag, Kind, Operation
+from .program import Program
+from .signatures import RIGHTS, SIGNATURES
+
+__all__ = ["Liveness", "ProgramError", "check_program", "repair"]
+
+MAX_JOB = 8
+"""Accesses in one job."""
+MAX_LENGTH = 4 << 20
+"""Bytes of one access."""
+
+
+class ProgramError(ValueError):
+    """An operation that makes no sense where it stands."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"operation {index}: {problem}")
+        self.index = index
+        self.problem = problem
+
+
+class Liveness:
+    """What exists at one point of a program: processes, attachments and jobs."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self.alive = {0}
+        self.born = {0}
+        self.attached: dict[int, int] = {}
+        self.queued: dict[tuple[int, int], int] = {}
+        self.in_flight: dict[tuple[int, int], int] = {}
+
+    def step(self, operation: Operation) -> str | None:
+        """Take one operation; the problem with it, if any, in which case nothing changes."""
+        problem = self._problem(operation)
+        if problem is None:
+            self._apply(operation)
+        return problem
+
+    def _problem(self, operation: Operation) -> str | None:
+        kind = Kind(operation.kind)
+        return (
+            _unused(operation, kind)
+            or self._outside(operation, kind)
+            or self._missing(operation, kind)
+            or self._job(operation, kind)
+        )
+
+    def _outside(self, operation: Operation, kind: Kind) -> str | None:
+        geometry = self.geometry
+        used = SIGNATURES[kind].fields
+        for name, limit in (
+            ("process", geometry.processes),
+            ("device", geometry.devices),
+            ("page", geometry.pages),
+            ("event", 8),
+        ):
+            if name in used and getattr(operation, name) >= limit:
+                return f"{name} {getattr(operation, name)} is not below {limit}"
+        if "file" in used and (kind == Kind.TRUNCATE or operation.flags & Flag.FILE):
+            if operation.file >= geometry.files:
+                return f"file {operation.file} is not below {geometry.files}"
+        if "key" in used and operation.key > geometry.keys:
+            return f"key {operation.key} is above {geometry.keys}"
+        if "job" in used and operation.job > geometry.jobs:
+            return f"job {operation.job} is above {geometry.jobs}"
+        if kind in ACCESSES:
+            return _span(operation, geometry)
+        return _range(operation, kind, geometry) if "pages" in used else None
+
+    def _missing(self, operation: Operation, kind: Kind) -> str | None:
+        if "process" in SIGNATURES[kind].fields and operation.process not in self.alive:
+            return f"process {operation.process} does not exist"
+        if kind == Kind.FORK:
+            if operation.target >= self.geometry.processes:
+                return f"child {operation.target} is not below {self.geometry.processes}"
+            if operation.target in self.born:
+                return f"process {operation.target} exists or has existed"
+        if kind == Kind.ATTACH and operation.device in self.attached:
+            return f"device {operation.device} is attached already"
+        if kind in DEVICE_KINDS - {Kind.ATTACH, Kind.INVALIDATE}:
+            if operation.device not in self.attached:
+                return f"device {operation.device} is not attached"
+        return None
+
+    def _job(self, operation: Operation, kind: Kind) -> str | None:
+        job = (operation.device, operation.job)
+        if kind in {Kind.REGISTER, Kind.UNREGISTER} and operation.key == 0:
+            return "key 0 is no key"
+        if kind in DEVICE_ACCESSES and operation.job:
+            if job in self.in_flight:
+                return f"job {operation.job} is in flight"
+            if self.queued.get(job, 0) == MAX_JOB:
+                return f"job {operation.job} is full"
+        if kind == Kind.SUBMIT and job not in self.queued:
+            return f"job {operation.job} is empty or in flight"
+        if kind == Kind.WAIT and job not in self.in_flight:
+            return f"job {operation.job} is not in flight"
+        if kind in {Kind.DETACH, Kind.UNREGISTER} and self._busy(operation.device):
+            return f"device {operation.device} has a job that was not waited for"
+        return None
+
+    def _busy(self, device: int) -> bool:
+        return any(job[0] == device for job in (*self.queued, *self.in_flight))
+
+    def _apply(self, operation: Operation) -> None:
+        job = (operation.device, operation.job)
+        match operation.kind:
+            case Kind.FORK:
+                self.alive.add(operation.target)
+                self.born.add(operation.target)
+            case Kind.EXIT:
+                self.alive.discard(operation.process)
+            case Kind.ATTACH:
+                self.attached[operation.device] = operation.process
+            case Kind.DETACH:
+                del self.attached[operation.device]
+            case Kind.SUBMIT:
+                self.in_flight[job] = self.queued.pop(job)
+            case Kind.WAIT:
+                del self.in_flight[job]
+            case kind if kind in DEVICE_ACCESSES and operation.job:
+                self.queued[job] = self.queued.get(job, 0) + 1
+
+
+def _unused(operation: Operation, kind: Kind) -> str | None:
+    used = SIGNATURES[kind].fields | {"kind"}
+    for name, value in zip(operation._fields, operation, strict=True):
+        if value and name not in used:
+            return f"{kind.name.lower()} does not use {name}, which is {value}"
+    return _bad_flags(operation, kind)
+
+
+def _bad_flags(operation: Operation, kind: Kind) -> str | None:
+    allowed = Flag(0)
+    for argument in SIGNATURES[kind].arguments:
+        allowed |= argument.flag
+        if argument.style == "rights":
+            allowed |= Flag.READ | Flag.WRITE
+            if operation.flags & (Flag.READ | Flag.WRITE) not in RIGHTS.values():
+                return "write without read"
+    if operation.flags & ~allowed:
+        return f"{kind.name.lower()} does not use flags {operation.flags & ~allowed:#x}"
+    if kind == Kind.MAP and not operation.flags & Flag.FILE and (operation.file or operation.target):
+        return "an anonymous mapping has neither file nor from"
+    if kind in {Kind.FAULT, Kind.REGISTER} and not operation.flags & Flag.READ:
+        return f"{kind.name.lower()} asks for no right"
+    return None
+
+
+def _span(operation: Operation, geometry: Geometry) -> str | None:
+    if operation.offset % WORD or operation.offset >= geometry.page_size:
+        return f"offset {operation.offset} is not a multiple of {WORD} below {geometry.page_size}"
+    if operation.length % WORD or not 0 < operation.length <= MAX_LENGTH:
+        return f"length {operation.length} is not a multiple of {WORD} in 1..{MAX_LENGTH}"
+    end = operation.page * geometry.page_size + operation.offset + operation.length
+    if end > geometry.pages * geometry.page_size:
+        return f"the access ends at byte {end}, behind the arena"
+    return None
+
+
+def _range(operation: Operation, kind: Kind, geometry: Geometry) -> str | None:
+    if kind == Kind.TRUNCATE:
+        if operation.pages > geometry.pages:
+            return f"pages {operation.pages} is above {geometry.pages}"
+        return None
+    if operation.pages == 0 or operation.page + operation.pages > geometry.pages:
+        return f"pages {operation.page}+{operation.pages} is not inside 0..{geometry.pages}"
+    if kind in {Kind.REMAP, Kind.MAP} and operation.target + operation.pages > geometry.pages:
+        return f"pages {operation.target}+{operation.pages} is not inside 0..{geometry.pages}"
+    return None
+
+
+def check_program(program: Program) -> None:
+    """`ProgramError` at the first operation that makes no sense where it stands."""
+    state = Liveness(program.geometry)
+    for index, operation in enumerate(program.operations):
+        problem = state.step(operation)
+        if problem is not None:
+            raise ProgramError(index, problem)
+
+
+def repair(operations: Iterable[Operation], geometry: Geometry) -> Iterator[Operation]:
+    """The operations without those that make no sense where they stand."""
+    state = Liveness(geometry)
+    return (operation for operation in operations if state.step(operation) is None)
