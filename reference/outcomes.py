@@ -82,7 +82,7 @@ def decode_outcomes(records: bytes | memoryview, data: bytes | memoryview) -> li
     if len(records) % OUTCOME.size:
         raise ValueError(f"{len(records)} bytes are no whole number of {OUTCOME.size}-byte records")
     data = bytes(data)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for status, reserved, error, done, start, size in _STRUCT.iter_unpack(records):
         end = start + size
         if status not in _STATUSES or reserved or end > len(data):

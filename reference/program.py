@@ -16,6 +16,7 @@ _MAGIC = b"LWPROG"
 _HEADER = struct.Struct(f"<6sHB7xQ{GEOMETRY.size}sI4x")
 _MODELS = tuple(Sync)
 MAX_OPERATIONS = 1 << 20
+_DEFAULT = Geometry()
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Program:
     """Operations with everything that a replay needs."""
 
     operations: tuple[Operation, ...]
-    geometry: Geometry = Geometry()
+    geometry: Geometry = _DEFAULT
     model: Sync = Sync.FAULTING
     seed: int = 0
     comments: tuple[Comment, ...] = ()

@@ -101,5 +101,3 @@ def annotation_of(hint: Any) -> tuple[Width, str]:
         raise TypeError(f"expected Annotated[int, width, meaning], got {hint!r}")
     width, meaning = hint.__metadata__
     return width, meaning
-
-

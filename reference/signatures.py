@@ -16,6 +16,9 @@ RIGHTS: Mapping[str, Flag] = {"none": Flag(0), "r": Flag.READ, "rw": Flag.READ |
 """Rights as written in a program.  As on x86 and arm64, write without read does not exist."""
 
 
+_NO_FLAG = Flag(0)
+
+
 @dataclass(frozen=True)
 class Argument:
     """One argument of an operation: how it is written, and the field that it sets.
@@ -28,7 +31,7 @@ class Argument:
     field: str
     style: str = "number"
     optional: bool = False
-    flag: Flag = Flag(0)
+    flag: Flag = _NO_FLAG
     """Bit of `flags` that is set when the argument is present."""
 
 

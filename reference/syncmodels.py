@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["SYNC_MODELS", "SyncModel", "Sync"]
+__all__ = ["SYNC_MODELS", "Sync", "SyncModel"]
 
 
 class Sync(enum.StrEnum):

@@ -154,7 +154,11 @@ def _bad_flags(operation: Operation, kind: Kind) -> str | None:
                 return "write without read"
     if operation.flags & ~allowed:
         return f"{kind.name.lower()} does not use flags {operation.flags & ~allowed:#x}"
-    if kind == Kind.MAP and not operation.flags & Flag.FILE and (operation.file or operation.target):
+    if (
+        kind == Kind.MAP
+        and not operation.flags & Flag.FILE
+        and (operation.file or operation.target)
+    ):
         return "an anonymous mapping has neither file nor from"
     if kind in {Kind.FAULT, Kind.REGISTER} and not operation.flags & Flag.READ:
         return f"{kind.name.lower()} asks for no right"

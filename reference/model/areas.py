@@ -1,0 +1,335 @@
+"""The memory management calls of a process: what they may answer, and what they leave.
+
+Sources are the manual pages mmap(2), mremap(2), mprotect(2), madvise(2), ftruncate(2), fork(2)
+and, where those are silent, mm/ of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..operations import Flag, Kind, Operation
+from ..outcomes import Outcome, Status
+from .memory import (
+    RIGHTS,
+    UNMAPPED,
+    AddressSpace,
+    File,
+    Mapping,
+    Page,
+    Slot,
+    surely_mapped,
+    surely_unmapped,
+    uniform,
+)
+from .state import Broken, Problem, State
+from .values import union
+
+__all__ = ["CALLS"]
+
+EAGAIN = 11
+
+Call = Callable[[State, Operation, bool, AddressSpace], None]
+
+
+def must_succeed(operation: Operation, succeeded: bool) -> None:
+    """The call has no reason to fail."""
+    if not succeeded:
+        name = Kind(operation.kind).name.lower()
+        raise Broken(Problem.CALL, f"{name} must succeed", page=operation.page)
+
+
+def must_fail(operation: Operation, succeeded: bool, reason: str) -> None:
+    """The call cannot succeed, for this reason."""
+    if succeeded:
+        name = Kind(operation.kind).name.lower()
+        raise Broken(Problem.CALL, f"{name} must fail: {reason}", page=operation.page)
+
+
+def pages_of(operation: Operation) -> range:
+    return range(operation.page, operation.page + operation.pages)
+
+
+def either(*slots: Slot) -> Slot:
+    """A slot of which it is unknown which of these it is."""
+    return tuple(dict.fromkeys(mapping for slot in slots for mapping in slot))
+
+
+def map_(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    must_succeed(operation, succeeded)
+    shared = bool(operation.flags & Flag.SHARED)
+    file: File | None = None
+    if operation.flags & Flag.FILE:
+        file = state.files[operation.file]
+    elif shared:
+        file = File(operation.pages)
+    area = state.next_area()
+    for index, page in enumerate(pages_of(operation)):
+        mapping = Mapping(
+            operation.flags & RIGHTS, (area, index), file, operation.target + index, shared=shared
+        )
+        space.slots[page] = (mapping,)
+
+
+def unmap(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    must_succeed(operation, succeeded)
+    for page in pages_of(operation):
+        space.slots[page] = UNMAPPED
+
+
+def remap(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    source, target = (
+        pages_of(operation),
+        range(operation.target, operation.target + operation.pages),
+    )
+    if set(source) & set(target):
+        must_fail(operation, succeeded, "source and destination overlap")
+        return
+    old = [space.slots[page] for page in source]
+    if succeeded:
+        if surely_unmapped(old[0]):
+            must_fail(operation, succeeded, "nothing is mapped at the source")
+        _moved(state, operation, space, old)
+        return
+    dontunmap = bool(operation.flags & Flag.DONTUNMAP)
+    plain = all(m is not None and m.private_anonymous for slot in old for m in slot)
+    if uniform(old) and (plain or not dontunmap):
+        must_succeed(operation, succeeded)
+    _half_moved(space, source, target)
+
+
+def _moved(state: State, operation: Operation, space: AddressSpace, old: list[Slot]) -> None:
+    one_area = state.next_area() if uniform(old) else None
+    for index, slot in enumerate(old):
+        source, target = operation.page + index, operation.target + index
+        landed: Slot = tuple(m for m in slot if m is not None)
+        for mapping in landed:
+            if mapping is not None:
+                mapping.area = (one_area or state.next_area(), index)
+        left = _left_behind(operation, slot)
+        if not surely_mapped(slot):
+            # Newer kernels (6.17) move several areas with the gaps between them; what is at the
+            # destination of a gap afterwards is not said.
+            landed = either(landed, space.slots[target], UNMAPPED)
+        space.slots[source] = left
+        space.slots[target] = landed
+
+
+def _left_behind(operation: Operation, slot: Slot) -> Slot:
+    if operation.flags & Flag.DONTUNMAP:
+        return tuple(None if m is None else m.fresh() for m in slot)
+    return UNMAPPED
+
+
+def _half_moved(space: AddressSpace, source: range, target: range) -> None:
+    """A failed move may have unmapped the destination, and moved some areas."""
+    for here, there in zip(source, target, strict=True):
+        old = space.slots[here]
+        space.slots[there] = either(space.slots[there], UNMAPPED, _twins(old))
+        fresh = tuple(None if m is None else m.fresh() for m in old)
+        space.slots[here] = either(old, UNMAPPED, fresh)
+
+
+def _twins(slot: Slot) -> Slot:
+    return tuple(None if mapping is None else mapping.copy() for mapping in slot)
+
+
+def protect(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    slots = space.slots
+    pages = pages_of(operation)
+    holes = [page for page in pages if surely_unmapped(slots[page])]
+    if succeeded:
+        if holes:
+            must_fail(operation, succeeded, f"page {holes[0]} is not mapped")
+    elif all(surely_mapped(slots[page]) for page in pages):
+        must_succeed(operation, succeeded)
+    rights = operation.flags & RIGHTS
+    reached = pages if succeeded or not holes else range(operation.page, holes[0])
+    areas: dict[int, int] = {}
+    for page in reached:
+        if succeeded:
+            slots[page] = tuple(mapping for mapping in slots[page] if mapping is not None)
+        for mapping in slots[page]:
+            if mapping is not None:
+                mapping.may = rights if succeeded else mapping.may | rights
+                mapping.must = rights if succeeded else mapping.must & rights
+                _split(state, mapping, areas)
+
+
+def _split(state: State, mapping: Mapping, areas: dict[int, int]) -> None:
+    """The range may have become an area of its own, and need not merge again later."""
+    area, index = mapping.area
+    if area not in areas:
+        areas[area] = state.next_area()
+    mapping.area = (areas[area], index)
+
+
+def discard(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    slots = space.slots
+    pages = pages_of(operation)
+    _check_holes(operation, succeeded, [slots[page] for page in pages])
+    for page in pages:
+        fresh = tuple(None if m is None else m.fresh() for m in slots[page])
+        if succeeded:
+            slots[page] = tuple(mapping for mapping in fresh if mapping is not None)
+        elif any(m is not None and not m.shared for m in slots[page]):
+            slots[page] = either(slots[page], fresh)
+
+
+def _check_holes(operation: Operation, succeeded: bool, slots: list[Slot]) -> None:
+    if succeeded and any(map(surely_unmapped, slots)):
+        must_fail(operation, succeeded, "part of the range is not mapped")
+    if not succeeded and all(map(surely_mapped, slots)):
+        must_succeed(operation, succeeded)
+
+
+def punch(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    slots = [space.slots[page] for page in pages_of(operation)]
+    if succeeded and not all(any(m is not None and m.shared for m in slot) for slot in slots):
+        must_fail(operation, succeeded, "part of the range is not a shared mapping")
+    if not succeeded and all(map(_punchable, slots)):
+        must_succeed(operation, succeeded)
+    for slot in slots:
+        for mapping in slot:
+            if mapping is not None and mapping.shared and mapping.file is not None:
+                _punch_file(mapping.file, mapping.index, certain=succeeded and len(slot) == 1)
+
+
+def _punchable(slot: Slot) -> bool:
+    return all(m is not None and m.shared and m.must & Flag.WRITE for m in slot)
+
+
+def _punch_file(file: File, index: int, *, certain: bool) -> None:
+    old = file.page(index)
+    if old is None:
+        return
+    fresh = Page()
+    if not certain:
+        # A page of its own, so that a pin of the old one is known to be in doubt.
+        fresh.words = {word: union(old.values(word), 0) for word in old.words}
+    file.contents[index] = fresh
+
+
+def free(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    slots = [space.slots[page] for page in pages_of(operation)]
+    if succeeded and not all(
+        any(m is not None and m.private_anonymous for m in slot) for slot in slots
+    ):
+        must_fail(operation, succeeded, "part of the range is not private anonymous memory")
+    if not succeeded and all(m is not None and m.private_anonymous for s in slots for m in s):
+        must_succeed(operation, succeeded)
+    for slot in slots:
+        for mapping in slot:
+            if mapping is not None and mapping.private_anonymous and mapping.own is not None:
+                mapping.own.lazy = True
+
+
+def truncate(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    must_succeed(operation, succeeded)
+    file = state.files[operation.file]
+    file.truncate(operation.pages)
+    for other in state.spaces:
+        for mapping in () if other is None else other.mappings():
+            if mapping.file is file and mapping.index >= operation.pages:
+                mapping.own = None
+
+
+def fork(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    if succeeded:
+        state.spaces[operation.target] = space.fork()
+        state.history.marks[operation.target] = [0] * state.geometry.pages
+
+
+def exit_(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    must_succeed(operation, succeeded)
+    state.spaces[operation.process] = None
+
+
+def merge(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    """Asking for merges marks the range, which may split its areas for good."""
+    areas: dict[int, int] = {}
+    for page in pages_of(operation):
+        for mapping in space.slots[page]:
+            if mapping is not None:
+                _split(state, mapping, areas)
+
+
+def event(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
+    """Contents, rights and areas stay as they are."""
+
+
+_FUNCTIONS: dict[Kind, Call] = {
+    Kind.MAP: map_,
+    Kind.UNMAP: unmap,
+    Kind.REMAP: remap,
+    Kind.PROTECT: protect,
+    Kind.DISCARD: discard,
+    Kind.PUNCH: punch,
+    Kind.FREE: free,
+    Kind.TRUNCATE: truncate,
+    Kind.FORK: fork,
+    Kind.EXIT: exit_,
+    Kind.RECLAIM: event,
+    Kind.MIGRATE: event,
+    Kind.COLLAPSE: event,
+    Kind.SPLIT: event,
+    Kind.MERGE: merge,
+}
+CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
+
+
+def call(state: State, operation: Operation, outcome: Outcome) -> None:
+    """Judge a memory management call and take over what it did."""
+    space = state.spaces[operation.process]
+    if outcome.status == Status.UNSUPPORTED or space is None:
+        return
+    if outcome.status == Status.FAULT or outcome.done or outcome.data:
+        raise Broken(Problem.ANSWER, "the outcome of an access, for what is none")
+    if outcome.status == Status.ERROR and outcome.error == EAGAIN and _plain(operation):
+        raise Broken(Problem.REFUSED, "refused with EAGAIN", page=operation.page)
+    succeeded = outcome.status == Status.OK
+    if succeeded or operation.kind not in _EVENT_KINDS:
+        tell(state, operation)
+    CALLS[operation.kind](state, operation, succeeded, space)
+    if succeeded and operation.kind not in _EVENT_KINDS:
+        state.history.exercised["A6"] += 1
+
+
+_EVENT_KINDS = frozenset({Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE})
+
+
+def _plain(operation: Operation) -> bool:
+    """A call that may not be refused just because a mirror is busy."""
+    return operation.kind not in _EVENT_KINDS and operation.kind != Kind.FORK
+
+
+def tell(state: State, operation: Operation) -> None:
+    """Note which pages of whom the call changes, for the rules about mirrors."""
+    history, kind = state.history, operation.kind
+    if kind in {Kind.FORK, Kind.EXIT}:
+        history.event(operation.process, 0, state.geometry.pages, kind)
+    elif kind in {Kind.TRUNCATE, Kind.PUNCH}:
+        _tell_file(state, operation)
+    else:
+        history.event(operation.process, operation.page, operation.pages, kind)
+        if kind == Kind.REMAP:
+            history.event(operation.process, operation.target, operation.pages, kind)
+
+
+def _tell_file(state: State, operation: Operation) -> None:
+    files = _files_of(state, operation)
+    for process, space in enumerate(state.spaces):
+        if space is None:
+            continue
+        for page, slot in enumerate(space.slots):
+            if any(m is not None and m.file in files for m in slot):
+                state.history.event(process, page, 1, operation.kind)
+
+
+def _files_of(state: State, operation: Operation) -> set[File]:
+    if operation.kind == Kind.TRUNCATE:
+        return {state.files[operation.file]}
+    space = state.spaces[operation.process]
+    assert space is not None
+    slots = [space.slots[page] for page in pages_of(operation)]
+    return {m.file for slot in slots for m in slot if m is not None and m.file is not None}

@@ -1,0 +1,184 @@
+"""What devices do besides accesses: attach, register, fault in, migrate, and be invalidated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..operations import Flag, Kind, Operation
+from ..outcomes import Outcome, Status
+from .areas import EAGAIN, must_fail, must_succeed, pages_of
+from .history import ON_DEVICE, Mark
+from .memory import RIGHTS, AddressSpace, Page, surely_unmapped
+from .reach import READ_WRITE, maybe_copied, reach_of
+from .state import Broken, Problem, Registration, State
+
+__all__ = ["DEVICE_CALLS", "device_call"]
+
+
+def attach(state: State, operation: Operation, outcome: Outcome) -> None:
+    if outcome.status == Status.OK:
+        state.attached[operation.device] = operation.process
+        state.history.attach(operation.device, operation.process)
+
+
+def detach(state: State, operation: Operation, outcome: Outcome) -> None:
+    if operation.device not in state.attached:
+        return
+    must_succeed(operation, outcome.status == Status.OK)
+    process = state.attached.pop(operation.device)
+    state.history.detach(operation.device)
+    for key in [key for key in state.registrations if key[0] == operation.device]:
+        del state.registrations[key]
+    here = Mark.ON_DEVICE_0 << operation.device
+    for page, mark in enumerate(state.history.marks[process]):
+        if mark & here:
+            state.history.marks[process][page] = mark & ~here | Mark.RETURNED
+
+
+def register(state: State, operation: Operation, outcome: Outcome) -> None:
+    space = state.mirrored(operation.device)
+    succeeded = outcome.status == Status.OK
+    name = (operation.device, operation.key)
+    if space is None or name in state.registrations:
+        must_fail(operation, succeeded, "the key is live" if space else "the process has exited")
+        return
+    rights = operation.flags & RIGHTS
+    _check_range(state, operation, succeeded, space, rights)
+    pinned = [_pin(space, page, rights, certain=succeeded) for page in pages_of(operation)]
+    if succeeded:
+        state.registrations[name] = Registration(operation.page, rights, pinned)
+        for page in pages_of(operation):
+            state.history.device_access(operation.device, state.attached[operation.device], page)
+
+
+def _check_range(
+    state: State, operation: Operation, succeeded: bool, space: AddressSpace, rights: int
+) -> None:
+    """A range operation succeeds exactly if every page allows these rights."""
+    pages = pages_of(operation)
+    closed = [page for page in pages if not reach_of(space, page, rights).may]
+    if succeeded and closed:
+        message = f"page {closed[0]} does not give these rights"
+        raise Broken(Problem.NO_FAULT, message, page=closed[0])
+    if not succeeded and all(reach_of(space, page, rights).must for page in pages):
+        message = "every page of the range gives these rights, but it was refused"
+        raise Broken(Problem.FAULT, message, page=operation.page)
+    state.history.exercised["A2" if succeeded else "A1"] += 1
+
+
+def _pin(space: AddressSpace, page: int, rights: int, *, certain: bool) -> tuple[Page, ...]:
+    """The contents that a registration of the page holds on to.
+
+    A long-term pin of private memory breaks copy-on-write first, a pin for reading too.
+    """
+    if not certain:
+        maybe_copied(space, page)
+        return ()
+    slot = tuple(m for m in space.slots[page] if m is not None and m.may & rights == rights)
+    space.slots[page] = slot
+    contents = dict.fromkeys(mapping.break_cow() for mapping in slot)
+    return tuple(page for page in contents if page is not None)
+
+
+def unregister(state: State, operation: Operation, outcome: Outcome) -> None:
+    name = (operation.device, operation.key)
+    succeeded = outcome.status == Status.OK
+    if name not in state.registrations:
+        must_fail(operation, succeeded, "there is no such registration")
+        return
+    must_succeed(operation, succeeded)
+    del state.registrations[name]
+
+
+def fault(state: State, operation: Operation, outcome: Outcome) -> None:
+    """hmm_range_fault: H3 says when it succeeds; a write fault breaks copy-on-write."""
+    space = state.mirrored(operation.device)
+    succeeded = outcome.status == Status.OK
+    if space is None:
+        must_fail(operation, succeeded, "the process has exited")
+        return
+    rights = operation.flags & RIGHTS
+    _check_range(state, operation, succeeded, space, rights)
+    state.history.exercised["H3"] += 1
+    process = state.attached[operation.device]
+    for page in pages_of(operation):
+        if rights == READ_WRITE:
+            if succeeded:
+                _pin(space, page, rights, certain=True)
+            else:
+                maybe_copied(space, page)
+        if succeeded:
+            state.history.device_access(operation.device, process, page)
+
+
+def to_device(state: State, operation: Operation, outcome: Outcome) -> None:
+    process = state.attached[operation.device]
+    space = state.mirrored(operation.device)
+    if outcome.status != Status.OK or space is None:
+        return
+    state.history.exercised["G2"] += 1
+    for page in pages_of(operation):
+        slot = space.slots[page]
+        if surely_unmapped(slot):
+            continue
+        own = slot[0].own if slot[0] is not None else None
+        hole = own is not None and not own.words
+        mark = (Mark.ON_DEVICE_0 << operation.device) | (Mark.HOLE if hole else 0)
+        state.history.marks[process][page] = mark
+    state.history.event(process, operation.page, operation.pages, operation.kind)
+
+
+def to_system(state: State, operation: Operation, outcome: Outcome) -> None:
+    if outcome.status != Status.OK:
+        return
+    process = state.attached[operation.device]
+    marks = state.history.marks[process]
+    for page in pages_of(operation):
+        if marks[page] & ON_DEVICE:
+            marks[page] = Mark.RETURNED
+    state.history.event(process, operation.page, operation.pages, operation.kind)
+
+
+def exclusive(state: State, operation: Operation, outcome: Outcome) -> None:
+    if outcome.status != Status.OK:
+        return
+    process = state.attached[operation.device]
+    for page in pages_of(operation):
+        state.history.marks[process][page] |= Mark.EXCLUSIVE
+    state.history.event(process, operation.page, operation.pages, operation.kind)
+
+
+def invalidate(state: State, operation: Operation, outcome: Outcome) -> None:
+    if outcome.status == Status.ERROR:
+        if not operation.flags & Flag.NONBLOCK:
+            raise Broken(Problem.REFUSED, "a blockable invalidation was refused")
+        if outcome.error != EAGAIN:
+            raise Broken(Problem.REFUSED, f"refused with errno {outcome.error}, not EAGAIN")
+        return
+    if outcome.status == Status.OK:
+        state.history.event(operation.process, operation.page, operation.pages, operation.kind)
+
+
+_FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
+    Kind.ATTACH: attach,
+    Kind.DETACH: detach,
+    Kind.REGISTER: register,
+    Kind.UNREGISTER: unregister,
+    Kind.FAULT: fault,
+    Kind.TO_DEVICE: to_device,
+    Kind.TO_SYSTEM: to_system,
+    Kind.EXCLUSIVE: exclusive,
+    Kind.INVALIDATE: invalidate,
+}
+DEVICE_CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
+
+
+def device_call(state: State, operation: Operation, outcome: Outcome) -> None:
+    """Judge a device operation that is no access, and take over what it did."""
+    if outcome.status == Status.UNSUPPORTED:
+        return
+    if outcome.done or outcome.data:
+        raise Broken(Problem.ANSWER, "the outcome of an access, for what is none")
+    attached = operation.device in state.attached
+    if attached or operation.kind in {Kind.ATTACH, Kind.INVALIDATE}:
+        DEVICE_CALLS[operation.kind](state, operation, outcome)

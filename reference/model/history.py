@@ -1,0 +1,111 @@
+"""What happened to each page: to count what was really tested, and to name the rule broken.
+
+Nothing here decides what is allowed; that is the business of the contents and the rights.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+
+from ..geometry import Geometry
+from ..operations import Kind
+
+__all__ = ["History", "Mark"]
+
+_UNTOUCHED = -1
+
+
+class Mark(enum.IntFlag):
+    """What a page has been through, seen from one address space."""
+
+    ON_DEVICE_0 = 1
+    ON_DEVICE_1 = 2
+    HOLE = 4
+    """It was migrated to a device before it was ever written."""
+    RETURNED = 8
+    """It came back from a device and was not written since."""
+    EXCLUSIVE = 16
+    RACED = 32
+    """A job in flight met a change of the mapping here."""
+    STALE = 64
+    """A registration here was overtaken by a change of the mapping."""
+
+
+ON_DEVICE = Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1
+
+
+class History:
+    """Marks of every page, and the events since each device last used it."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.pages = geometry.pages
+        self.exercised: Counter[str] = Counter()
+        self.marks = [[0] * geometry.pages for _ in range(geometry.processes)]
+        self.since: dict[int, list[int]] = {}
+        """Of an attached device, by page: bit mask of the kinds of operation since it last used
+        the page, or -1 while it has not used it at all."""
+        self.owner: dict[int, int] = {}
+
+    def attach(self, device: int, process: int) -> None:
+        self.since[device] = [_UNTOUCHED] * self.pages
+        self.owner[device] = process
+
+    def detach(self, device: int) -> None:
+        del self.since[device], self.owner[device]
+
+    def event(self, process: int, first: int, count: int, kind: int) -> None:
+        """Something happened to these pages that a mirror may have been told of."""
+        for device, since in self.since.items():
+            if self.owner[device] == process:
+                for page in range(first, first + count):
+                    if since[page] >= 0:
+                        since[page] |= 1 << kind
+
+    def cpu_access(self, process: int, page: int) -> None:
+        """A CPU access to the page was judged to be right."""
+        mark = self.marks[process][page]
+        if mark:
+            exercised = self.exercised
+            if mark & ON_DEVICE:
+                exercised["G9"] += 1
+            if mark & Mark.RETURNED:
+                exercised["G7"] += 1
+            if mark & Mark.EXCLUSIVE:
+                exercised["X1"] += 1
+            if mark & (Mark.RACED | Mark.STALE):
+                exercised["C2"] += 1
+            kept = Mark.RETURNED if mark & ON_DEVICE else 0
+            self.marks[process][page] = kept | (mark & Mark.STALE)
+
+    def device_access(self, device: int, process: int, page: int) -> None:
+        """A device's access to the page was judged to be right."""
+        since = self.since[device]
+        events = since[page]
+        if events > 0:
+            self._invalidated(events)
+        since[page] = 0
+        mark = self.marks[process][page]
+        if mark & ON_DEVICE:
+            here = mark & (Mark.ON_DEVICE_0 << device)
+            self.exercised["H7/own" if here else "H7/other"] += 1
+            self.exercised["G4" if mark & Mark.HOLE else "G7"] += 1
+            if not here:
+                self.marks[process][page] = Mark.RETURNED
+        if mark & Mark.STALE:
+            self.exercised["P2"] += 1
+
+    def _invalidated(self, events: int) -> None:
+        exercised = self.exercised
+        for kind in _EVENT_KINDS:
+            if events & 1 << kind:
+                exercised[_EVENT_RULES.get(kind, f"I12/{kind.name.lower()}")] += 1
+
+    def pending(self, device: int, page: int) -> list[Kind]:
+        """The events since the device last used the page; none if it never did."""
+        events = max(self.since[device][page], 0)
+        return [kind for kind in _EVENT_KINDS if events & 1 << kind]
+
+
+_EVENT_KINDS = tuple(Kind)
+_EVENT_RULES = {Kind.FORK: "L7", Kind.INVALIDATE: "B11"}

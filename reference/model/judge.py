@@ -1,0 +1,147 @@
+"""The model's word on a trace: the first outcome that is not allowed, and the rule it breaks."""
+
+from __future__ import annotations
+
+from ..operations import DEVICE_KINDS, Kind, Operation
+from ..outcomes import Outcome
+from ..program import Program
+from ..trace import Cause, Judgement, Trace, Violation
+from .history import ON_DEVICE, Mark
+from .lastwriter import LastWriter
+from .state import Broken, Problem
+from .timeline import held_before
+
+__all__ = ["judge"]
+
+BREAKDOWN_RULES = {
+    Cause.CRASH: "R1",
+    Cause.HANG: "R2",
+    Cause.MEMORY: "R3",
+    Cause.GARBAGE: "R4",
+    Cause.REFUSED: "R4",
+}
+
+
+def judge(trace: Trace) -> Judgement:
+    """Run the model along the trace.
+
+    A breakdown of the candidate counts as its answer to the operation that it left unanswered.
+    """
+    program = trace.program
+    model = LastWriter(program.geometry, program.model)
+    exercised = model.state.history.exercised
+    for index, (operation, outcome) in enumerate(
+        zip(program.operations, trace.outcomes, strict=False)
+    ):
+        try:
+            model.step(operation, outcome)
+        except Broken as broken:
+            rule = rule_of(model, operation, broken)
+            if broken.problem is Problem.VALUE and rule not in _OWN_CONTEXT:
+                rule = _by_provenance(program, trace.outcomes, index, broken, rule)
+            return Judgement(_violation(rule, index, broken), exercised)
+    if trace.breakdown is not None:
+        rule = BREAKDOWN_RULES[trace.breakdown.cause]
+        index = min(len(trace.outcomes), len(program) - 1)
+        return Judgement(Violation(rule, index, trace.breakdown.message), exercised)
+    if len(trace.outcomes) < len(program):
+        message = f"{len(trace.outcomes)} outcomes for {len(program)} operations"
+        return Judgement(Violation("R4", len(trace.outcomes), message), exercised)
+    for rule in ("R1", "R2", "R3", "R4"):
+        exercised[rule] += 1
+    return Judgement(None, exercised)
+
+
+def _violation(rule: str, index: int, broken: Broken) -> Violation:
+    return Violation(rule, index, f"{broken.problem.value}: {broken}")
+
+
+_OWN_CONTEXT = frozenset({"C2", "C3", "G4", "G7", "G9", "H7", "X1"})
+"""Rules whose own context explains any wrong value, whoever wrote it."""
+
+
+def rule_of(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    """The rule that an outcome breaks, in the light of what its page has been through."""
+    match broken.problem:
+        case Problem.ANSWER:
+            return "R4"
+        case Problem.CALL:
+            return "A6"
+        case Problem.REFUSED:
+            return "B3"
+        case Problem.NO_FAULT:
+            return _missing_fault(model, operation, broken)
+        case Problem.FAULT:
+            return _false_fault(model, operation, broken)
+    if operation.kind == Kind.WAIT:
+        return _job_value(model, operation, broken)
+    if operation.kind in DEVICE_KINDS:
+        return _device_value(model, operation, broken)
+    return _cpu_value(model, operation, broken)
+
+
+def _pending(model: LastWriter, operation: Operation, broken: Broken) -> list[Kind]:
+    return model.state.history.pending(operation.device, broken.page)
+
+
+def _missing_fault(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    if operation.kind not in DEVICE_KINDS:
+        return "A1"
+    process = model.state.attached[operation.device]
+    if model.state.spaces[process] is None:
+        return "L2"
+    if _pending(model, operation, broken) and not model.state.sync.pins:
+        return "I12"
+    return "H3" if not operation.key else "A1"
+
+
+def _false_fault(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    if operation.kind in DEVICE_KINDS:
+        process = model.state.attached[operation.device]
+        mark = model.state.history.marks[process][broken.page]
+        if mark & ON_DEVICE and not mark & (Mark.ON_DEVICE_0 << operation.device):
+            return "H7"
+    return "A2"
+
+
+def _job_value(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    process = model.state.attached[operation.device]
+    mark = model.state.history.marks[process][broken.page]
+    if mark & Mark.RACED or Kind.UNMAP in _pending(model, operation, broken):
+        return "C3"
+    return _device_value(model, operation, broken)
+
+
+def _device_value(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    process = model.state.attached[operation.device]
+    mark = model.state.history.marks[process][broken.page]
+    if mark & Mark.STALE:
+        return "C2"
+    if mark & Mark.EXCLUSIVE:
+        return "X1"
+    if mark & ON_DEVICE:
+        if not mark & (Mark.ON_DEVICE_0 << operation.device):
+            return "H7"
+        return "G4" if mark & Mark.HOLE else "G7"
+    events = _pending(model, operation, broken)
+    if Kind.FORK in events and len(events) == 1:
+        return "L7"
+    return "I12" if events else "C1"
+
+
+def _cpu_value(model: LastWriter, operation: Operation, broken: Broken) -> str:
+    mark = model.state.history.marks[operation.process][broken.page]
+    if mark & (Mark.STALE | Mark.RACED):
+        return "C2"
+    if mark & ON_DEVICE:
+        return "G9"
+    if mark & Mark.RETURNED:
+        return "G7"
+    return "X1" if mark & Mark.EXCLUSIVE else "C1"
+
+
+def _by_provenance(
+    program: Program, outcomes: tuple[Outcome, ...], index: int, broken: Broken, rule: str
+) -> str:
+    """A value that the address never held is foreign, whatever else went wrong."""
+    return rule if held_before(program, outcomes, index, broken) else "A4"

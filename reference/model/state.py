@@ -1,0 +1,116 @@
+"""Everything that the model knows at one point of a program."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from ..geometry import Geometry
+from ..operations import Operation
+from ..syncmodels import SYNC_MODELS, Sync
+from .history import History
+from .memory import UNMAPPED, AddressSpace, File, Page
+from .values import Values
+
+__all__ = ["Broken", "Job", "Problem", "Registration", "State"]
+
+
+class Problem(enum.Enum):
+    """What kind of wrong an outcome is.  Which rule that breaks depends on the history."""
+
+    VALUE = "wrong value"
+    NO_FAULT = "access that must fault"
+    FAULT = "access that must succeed"
+    PREFIX = "not a prefix"
+    CALL = "memory management call"
+    REFUSED = "refused invalidation"
+    ANSWER = "malformed answer"
+
+
+class Broken(Exception):
+    """An outcome that the contract does not allow."""
+
+    def __init__(
+        self, problem: Problem, message: str, *, page: int = 0, word: int = 0, value: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.page = page
+        self.word = word
+        self.value = value
+
+
+@dataclass
+class Registration:
+    """A registered range, and the pages that were there when it was registered."""
+
+    first: int
+    rights: int
+    pinned: list[tuple[Page, ...]]
+
+    @property
+    def pages(self) -> range:
+        return range(self.first, self.first + len(self.pinned))
+
+    def covers(self, first: int, last: int) -> bool:
+        return self.first <= first and last < self.first + len(self.pinned)
+
+
+@dataclass
+class Exposure:
+    """One word that a job in flight may read or write, and what it met there."""
+
+    pages: list[Page]
+    """Contents that were at this address while the job was in flight."""
+    before: Values
+    """What the word held when the job was submitted."""
+    seen: Values
+    """Everything that it held while the job was in flight."""
+    raced: bool = False
+    """Somebody else wrote the word, or the mapping changed."""
+
+
+@dataclass
+class Job:
+    """The accesses of a job, and from submit to wait the words that they touch."""
+
+    device: int
+    accesses: list[Operation]
+    exposures: dict[tuple[int, int], Exposure] = field(default_factory=dict)
+    """By page slot and word."""
+    may: list[bool] = field(default_factory=list)
+    """By access: it was allowed at some moment in flight."""
+    must: list[bool] = field(default_factory=list)
+    """By access: it was allowed at every moment in flight."""
+    complete: bool = False
+    """An invalidation has waited for it: whatever it does is done."""
+
+
+class State:
+    """Address spaces, files, devices and jobs."""
+
+    def __init__(self, geometry: Geometry, sync: Sync) -> None:
+        self.geometry = geometry
+        self.sync = SYNC_MODELS[sync]
+        self.spaces: list[AddressSpace | None] = [None] * geometry.processes
+        self.spaces[0] = AddressSpace([UNMAPPED] * geometry.pages)
+        self.files = [File(geometry.pages) for _ in range(geometry.files)]
+        self.attached: dict[int, int] = {}
+        self.registrations: dict[tuple[int, int], Registration] = {}
+        self.queued: dict[tuple[int, int], Job] = {}
+        self.in_flight: dict[tuple[int, int], Job] = {}
+        self.history = History(geometry)
+        self.areas = 0
+
+    def next_area(self) -> int:
+        """A number for an area that did not exist before."""
+        self.areas += 1
+        return self.areas
+
+    def space(self, process: int) -> AddressSpace | None:
+        return self.spaces[process]
+
+    def mirrored(self, device: int) -> AddressSpace | None:
+        """The address space that a device mirrors; None if its process is gone."""
+        process = self.attached.get(device)
+        return None if process is None else self.spaces[process]
