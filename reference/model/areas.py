@@ -23,7 +23,6 @@ from .memory import (
     uniform,
 )
 from .state import Broken, Problem, State
-from .values import union
 
 __all__ = ["CALLS"]
 
@@ -192,22 +191,24 @@ def punch(state: State, operation: Operation, succeeded: bool, space: AddressSpa
     for slot in slots:
         for mapping in slot:
             if mapping is not None and mapping.shared and mapping.file is not None:
-                _punch_file(mapping.file, mapping.index, certain=succeeded and len(slot) == 1)
+                _punch_file(state, mapping.file, mapping.index, certain=succeeded and len(slot) == 1)
 
 
 def _punchable(slot: Slot) -> bool:
     return all(m is not None and m.shared and m.must & Flag.WRITE for m in slot)
 
 
-def _punch_file(file: File, index: int, *, certain: bool) -> None:
+def _punch_file(state: State, file: File, index: int, *, certain: bool) -> None:
     old = file.page(index)
     if old is None:
         return
-    fresh = Page()
-    if not certain:
-        # A page of its own, so that a pin of the old one is known to be in doubt.
-        fresh.words = {word: union(old.values(word), 0) for word in old.words}
-    file.contents[index] = fresh
+    if certain:
+        file.contents[index] = Page()
+        return
+    for word in old.words:
+        old.may_store(word, 0)
+    # If the hole was punched, a pin of the old page is no longer a pin of the one in the file.
+    old.doubtful = bool(state.registrations or state.in_flight)
 
 
 def free(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
@@ -221,7 +222,7 @@ def free(state: State, operation: Operation, succeeded: bool, space: AddressSpac
     for slot in slots:
         for mapping in slot:
             if mapping is not None and mapping.private_anonymous and mapping.own is not None:
-                mapping.own.lazy = True
+                mapping.own.free_lazily()
 
 
 def truncate(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:

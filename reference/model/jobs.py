@@ -12,11 +12,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from ..operations import WORD, Kind, Operation
+from ..operations import ACCESSES, WORD, Kind, Operation
 from ..outcomes import Outcome, Status, decode_wait
 from .accesses import CPU_KIND, Change, change_of, check_answer, describe, pieces
 from .history import Mark
-from .memory import Page, Side
+from .memory import Page, Side, Watch
 from .reach import READ, READ_WRITE, Way, maybe_copied
 from .state import Broken, Exposure, Job, Problem, State
 from .values import Values, apply, holds, union
@@ -49,15 +49,21 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
     job.may = [False] * len(job.accesses)
     job.must = [True] * len(job.accesses)
     _observe(state, job)
-    _meet(state, job)
+    _watch(state, job)
+    _meet(state)
 
 
-def _meet(state: State, job: Job) -> None:
-    """Words that two jobs in flight have in common are nobody's alone."""
-    for other in state.in_flight.values():
-        if other is not job and state.attached.get(other.device) == state.attached.get(job.device):
-            for place in other.exposures.keys() & job.exposures.keys():
-                other.exposures[place].raced = job.exposures[place].raced = True
+def _meet(state: State) -> None:
+    """Words that two jobs in flight have in common, at whatever address, are nobody's alone."""
+    owners: dict[tuple[Page, int], Job] = {}
+    for job in state.in_flight.values():
+        for (_, word), exposure in job.exposures.items():
+            for page in exposure.pages:
+                other = owners.setdefault((page, word), job)
+                if other is not job:
+                    exposure.raced = True
+                    for theirs in other.exposures.values():
+                        theirs.raced = theirs.raced or page in theirs.pages
 
 
 def _allowed(state: State, job: Job) -> bool:
@@ -76,29 +82,23 @@ def _way(state: State, access: Operation) -> Way | None:
     return None if space is None else Way(state, access, space, need)
 
 
-def before(state: State, operation: Operation) -> None:
+def before(state: State, operation: Operation, outcome: Outcome) -> None:
     """Where invalidations wait for jobs, a change of the mapping comes after the job's last act."""
-    if not state.sync.waits or operation.kind not in _INVALIDATING:
+    if not state.sync.waits or operation.kind not in _INVALIDATING or outcome.status != Status.OK:
         return
     for job in state.in_flight.values():
-        if not job.complete and state.attached.get(job.device) is not None:
-            if all(job.must) and _meets(state, job, operation):
-                _conclude(state, job)
-                job.complete = True
+        if not job.complete and all(job.must) and _meets(state, job, operation):
+            _conclude(state, job)
+            job.complete = True
 
 
-_INVALIDATING = frozenset(
-    {Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.PROTECT, Kind.DISCARD, Kind.PUNCH, Kind.TRUNCATE}
-)
+_INVALIDATING = frozenset({Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.DISCARD})
+"""Calls that always take the pages away.  A protection that stays as it was need not."""
 
 
 def _meets(state: State, job: Job, operation: Operation) -> bool:
-    """Whether the call changes a page that the job accesses, in the address space that it uses.
-
-    What reaches the page otherwise (a file that another process truncates) does not count here:
-    the job then is merely raced, of which less is asked.
-    """
-    if operation.process != state.attached[job.device] or operation.kind == Kind.TRUNCATE:
+    """Whether the call changes a page that the job accesses, in the address space that it uses."""
+    if operation.process != state.attached.get(job.device):
         return False
     changed = set(range(operation.page, operation.page + operation.pages))
     if operation.kind == Kind.REMAP:
@@ -106,19 +106,38 @@ def _meets(state: State, job: Job, operation: Operation) -> bool:
     return any(page in changed for page, _ in job.exposures)
 
 
-def observe(state: State) -> None:
+def observe(state: State, operation: Operation) -> None:
     """Look at every job in flight, after an operation that may have met it."""
     jobs = [job for job in state.in_flight.values() if not job.complete]
+    if operation.kind in ACCESSES and not any(_stirred(state, job) for job in jobs):
+        return
     for job in jobs:
         for (_, word), exposure in job.exposures.items():
-            if any(page.watch and word in page.watch for page in exposure.pages):
+            if any(page.watch and word in page.watch.written for page in exposure.pages):
                 exposure.raced = True
     for job in jobs:
         _observe(state, job)
     for job in jobs:
-        for exposure in job.exposures.values():
-            for page in exposure.pages:
-                page.watch = set()
+        _watch(state, job)
+    _meet(state)
+
+
+def _stirred(state: State, job: Job) -> bool:
+    """Whether an access has changed anything that the job may meet."""
+    space = state.mirrored(job.device)
+    return any(page.watch is None or not page.watch.quiet for page in job.watched) or any(
+        space is None or space.slots[page] is not slot for page, slot in job.slots.items()
+    )
+
+
+def _watch(state: State, job: Job) -> None:
+    """Remember what the job meets now, to see what changes."""
+    space = state.mirrored(job.device)
+    job.watched = list(dict.fromkeys(p for e in job.exposures.values() for p in e.pages))
+    for page in job.watched:
+        page.watch = Watch()
+    pages = () if space is None else {page for page, _ in job.exposures}
+    job.slots = {page: space.slots[page] for page in pages if space is not None}
 
 
 def _observe(state: State, job: Job) -> None:
@@ -131,7 +150,7 @@ def _observe(state: State, job: Job) -> None:
                 break
             reach = way.reach(page)
             may, must = may and reach.may, must and reach.must
-            found = _contents(way, page)
+            found = _contents(job, way, page)
             for k in range(count):
                 _expose(job, access, (page, first + k), words_before + k, found)
         job.may[index] = job.may[index] or may
@@ -140,16 +159,26 @@ def _observe(state: State, job: Job) -> None:
         exposure.seen = union(exposure.seen, _held(exposure.pages, word))
 
 
-def _contents(way: Way, page: int) -> list[Page]:
+def _contents(job: Job, way: Way, page: int) -> list[Page]:
     """Contents that the job may reach at this page now."""
     if way.need == READ_WRITE:
-        maybe_copied(way.space, page)
+        _copy_through(job, way, page)
     mapped = [
         mapping.page()
         for mapping in way.space.slots[page]
         if mapping is not None and (way.need == READ or not mapping.through)
     ]
     return [each for each in dict.fromkeys([*way.stale(page), *mapped]) if each is not None]
+
+
+def _copy_through(job: Job, way: Way, page: int) -> None:
+    """A write of the job may give a private file page its own copy, of what the file holds now."""
+    for mapping in way.space.slots[page]:
+        contents = mapping.page() if mapping is not None and mapping.through else None
+        if mapping is not None and contents is not None:
+            if job.copied.get(mapping) != contents.words:
+                job.copied[mapping] = contents.words.copy()
+                maybe_copied(way.space, page)
 
 
 def _expose(job: Job, access: Operation, place: tuple[int, int], k: int, found: list[Page]) -> None:

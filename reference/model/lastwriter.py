@@ -31,7 +31,7 @@ class LastWriter:
     def step(self, operation: Operation, outcome: Outcome) -> None:
         state, kind = self.state, operation.kind
         if state.in_flight:
-            jobs.before(state, operation)
+            jobs.before(state, operation, outcome)
         if kind in _CPU:
             access(state, operation, outcome, operation.process)
         elif kind in _DEVICE:
@@ -45,7 +45,7 @@ class LastWriter:
         else:
             device_call(state, operation, outcome)
         if state.in_flight:
-            jobs.observe(state)
+            jobs.observe(state, operation)
 
     def _device_access(self, operation: Operation, outcome: Outcome) -> None:
         process = self.state.attached.get(operation.device)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from ..operations import WORD, Flag
 from .values import Values, holds, union
 
-__all__ = ["UNMAPPED", "AddressSpace", "File", "Mapping", "Page", "Side", "Slot"]
+__all__ = ["UNMAPPED", "AddressSpace", "File", "Mapping", "Page", "Side", "Slot", "Watch"]
 
 RIGHTS = int(Flag.READ | Flag.WRITE)
 
@@ -28,19 +28,37 @@ class Side(enum.IntEnum):
     DEVICE = 2
 
 
+class Watch:
+    """What happened to a page since it was last looked at."""
+
+    __slots__ = ("settled", "written")
+
+    def __init__(self) -> None:
+        self.written: set[int] = set()
+        """Words that were, or may have been, written."""
+        self.settled = False
+        """A read has told more about some word."""
+
+    @property
+    def quiet(self) -> bool:
+        return not self.written and not self.settled
+
+
 class Page:
     """Contents of one page.  Words never written are zero."""
 
-    __slots__ = ("image", "lazy", "watch", "words", "writer")
+    __slots__ = ("doubtful", "image", "lazy", "watch", "words", "writer")
 
     def __init__(self, words: dict[int, Values] | None = None, *, lazy: bool = False) -> None:
         self.words: dict[int, Values] = {} if words is None else words
         self.lazy = lazy
         """Freed lazily: until it is written it may turn to zero at any moment."""
-        self.image: bytes | None = None
+        self.doubtful = False
+        """It may stand for two pages, one that is mapped and one that is only pinned."""
+        self.image: tuple[bytes, tuple[int, ...]] | None = None
         self.writer = Side.NOBODY
-        self.watch: set[int] | None = None
-        """Words that were written since a job in flight last looked, if one does look."""
+        self.watch: Watch | None = None
+        """What happened since a job in flight last looked, if one does look."""
 
     def copy(self) -> Page:
         twin = Page(self.words.copy(), lazy=self.lazy)
@@ -49,12 +67,15 @@ class Page:
 
     def store(self, word: int, values: Values) -> None:
         """A write happened: the word has these values, and a lazy free ends."""
+        if self.doubtful:
+            self.may_store(word, values)
+            return
         if self.lazy:
             self._end_lazy()
         self.image = None
         self.words[word] = values
         if self.watch is not None:
-            self.watch.add(word)
+            self.watch.written.add(word)
 
     def may_store(self, word: int, values: Values) -> None:
         """A write may have happened, so a lazy free may or may not have ended."""
@@ -62,10 +83,12 @@ class Page:
         old = self.words.get(word, 0)
         self.words[word] = union(union(old, 0) if self.lazy else old, values)
         if self.watch is not None:
-            self.watch.add(word)
+            self.watch.written.add(word)
 
     def narrow(self, word: int, value: int) -> None:
         """The word was seen to hold `value`."""
+        if self.doubtful:
+            return
         stored = self.words.get(word, 0)
         if holds(stored, value):
             # On a lazy page a zero may also be the page's end: that tells nothing.
@@ -75,28 +98,37 @@ class Page:
             self.words.clear()
             self.lazy = False
         self.image = None
+        if self.watch is not None:
+            self.watch.settled = True
 
     def values(self, word: int) -> Values:
         """What a read of the word may give."""
         values = self.words.get(word, 0)
         return union(values, 0) if self.lazy else values
 
+    def free_lazily(self) -> None:
+        """From here on the page may be dropped at any moment, until it is written."""
+        self.lazy = True
+        self.image = None
+        if self.watch is not None:
+            self.watch.written.update(self.words)
+
     def _end_lazy(self) -> None:
         """From here on the page stays, but it may have been dropped before."""
         self.lazy = False
         self.words = {word: union(values, 0) for word, values in self.words.items()}
 
-    def bytes(self, size: int) -> bytes | None:
-        """The whole page, if every word of it is known."""
-        if self.lazy:
-            return None
+    def known(self, size: int) -> tuple[bytes, tuple[int, ...]]:
+        """The whole page with zeros for the words that are not known, and these words."""
         if self.image is None:
             image = bytearray(size)
+            unsure = []
             for word, values in self.words.items():
-                if not isinstance(values, int):
-                    return None
-                struct.pack_into("<Q", image, word * WORD, values)
-            self.image = bytes(image)
+                if self.lazy or not isinstance(values, int):
+                    unsure.append(word)
+                else:
+                    struct.pack_into("<Q", image, word * WORD, values)
+            self.image = bytes(image), tuple(unsure)
         return self.image
 
 

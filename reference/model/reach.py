@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..operations import Flag, Kind, Operation
-from .memory import AddressSpace, Mapping, Page
+from .memory import AddressSpace, Mapping, Page, Slot
 from .state import Registration, State
 
 __all__ = ["READ", "READ_WRITE", "Reach", "Way", "maybe_copied", "reach_of"]
@@ -45,13 +45,20 @@ def reach_of(space: AddressSpace, page: int, need: int) -> Reach:
 
 def maybe_copied(space: AddressSpace, page: int) -> None:
     """A private file page may have got its own copy: from here on both are possible."""
+    slot = space.slots[page]
     copies = []
-    for mapping in space.slots[page]:
-        if mapping is not None and not mapping.shared and mapping.own is None:
+    for mapping in slot:
+        if mapping is not None and mapping.through:
             copy = mapping.copy()
-            if copy.break_cow() is not None:
+            contents = copy.break_cow()
+            if contents is not None and not _already(slot, contents):
                 copies.append(copy)
-    space.slots[page] = (*space.slots[page], *copies)
+    if copies:
+        space.slots[page] = (*slot, *copies)
+
+
+def _already(slot: Slot, copy: Page) -> bool:
+    return any(m is not None and m.own is not None and m.own.words == copy.words for m in slot)
 
 
 class Way:
@@ -81,9 +88,14 @@ class Way:
             return
         self.registration = registration
         if state.sync.revalidates:
-            self.whole = all(
-                reach_of(self.space, page, registration.rights).must for page in registration.pages
-            )
+            self._revalidate(registration)
+
+    def _revalidate(self, registration: Registration) -> None:
+        """Every use of a buffer faults all of it in, with the buffer's rights."""
+        for page in registration.pages:
+            self.whole &= reach_of(self.space, page, registration.rights).must
+            if registration.rights == READ_WRITE:
+                maybe_copied(self.space, page)
 
     def reach(self, page: int) -> Reach:
         """What the access may do at this page."""

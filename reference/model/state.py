@@ -9,7 +9,7 @@ from ..geometry import Geometry
 from ..operations import Operation
 from ..syncmodels import SYNC_MODELS, Sync
 from .history import History
-from .memory import UNMAPPED, AddressSpace, File, Page
+from .memory import UNMAPPED, AddressSpace, File, Mapping, Page, Slot
 from .values import Values
 
 __all__ = ["Broken", "Job", "Problem", "Registration", "State"]
@@ -82,6 +82,12 @@ class Job:
     """By access: it was allowed at some moment in flight."""
     must: list[bool] = field(default_factory=list)
     """By access: it was allowed at every moment in flight."""
+    watched: list[Page] = field(default_factory=list)
+    """Contents that were at its addresses while it was in flight."""
+    slots: dict[int, Slot] = field(default_factory=dict)
+    """The slots of its addresses when they were last looked at."""
+    copied: dict[Mapping, dict[int, Values]] = field(default_factory=dict)
+    """What private file pages held in their file when the job may have copied them."""
     complete: bool = False
     """An invalidation has waited for it: whatever it does is done."""
 

@@ -1,0 +1,17 @@
+"""Programs that are likely to find bugs: strategies, a state machine, and plain random ones."""
+
+from .closing import with_sweep
+from .plan import Plan
+from .profile import PROFILES, Profile
+from .strategies import length_distribution, programs, random_program, random_programs
+
+__all__ = [
+    "PROFILES",
+    "Plan",
+    "Profile",
+    "length_distribution",
+    "programs",
+    "random_program",
+    "random_programs",
+    "with_sweep",
+]

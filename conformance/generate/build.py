@@ -1,0 +1,404 @@
+"""Builds an operation of a given kind in the context of a sketch.
+
+Each builder takes eight bytes; `spans` says which byte decides what.  Every result is valid
+where the sketch stands, provided that the kind is possible there (`choose.possible`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from reference.operations import (
+    ATOMICS,
+    CPU_ACCESSES,
+    DEVICE_ACCESSES,
+    WORD,
+    Event,
+    Flag,
+    Kind,
+    Operation,
+)
+
+from .sketch import Aim, Registration, Side, Sketch
+from .spans import (
+    HOW,
+    OTHER,
+    WHERE,
+    WHO,
+    Span,
+    area_range,
+    inner_range,
+    pick,
+    runs_range,
+    shape,
+    slot_in,
+)
+
+__all__ = ["build"]
+
+_READ, _READ_WRITE = int(Flag.READ), int(Flag.READ | Flag.WRITE)
+_SHARED, _FILE = int(Flag.SHARED), int(Flag.FILE)
+_U64 = (1 << 64) - 1
+_ADDEND_SHIFT = 44
+_STAMP_SHIFT = 20
+_JOB_SIZE = 3
+"""Accesses in a generated job."""
+_DEAD_KEY, _OUTSIDE = 248, 240
+"""From here on, the byte `WHERE` asks for a key that does not live, or for bytes outside its
+range: what must fail is rare, or it would be most of what happens."""
+
+
+def build(sketch: Sketch, kind: Kind, packed: int) -> Operation:
+    """The operation that the low 64 bits of `packed` stand for; smaller bytes are simpler."""
+    return _BUILDERS[kind](sketch, kind, (packed & _U64).to_bytes(8, "little"))
+
+
+def _process(sketch: Sketch, choice: bytes) -> int:
+    """Half of the time the process that the lowest device mirrors, else any."""
+    attached = sketch.live.attached
+    if choice[WHO] < 128 and attached:
+        process = attached[min(attached)]
+        if process in sketch.live.alive:
+            return process
+    return pick(sketch.processes, choice[WHO])
+
+
+def _device(sketch: Sketch, choice: bytes) -> int:
+    attached = sketch.live.attached
+    return min(attached) if len(attached) == 1 else pick(sorted(attached), choice[WHO])
+
+
+def _idle(sketch: Sketch, choice: bytes) -> int:
+    """An attached device without jobs."""
+    attached = sketch.live.attached
+    return pick([device for device in sorted(attached) if not sketch.busy(device)], choice[WHO])
+
+
+def _area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    process = _process(sketch, choice)
+    page, pages = area_range(sketch, process, choice)
+    return Operation(kind, process, 0, 0, page, pages)
+
+
+def _map(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    process = _process(sketch, choice)
+    page, pages = area_range(sketch, process, choice)
+    how, other, profile = choice[HOW], choice[OTHER], sketch.plan.profile
+    flags = _READ_WRITE
+    if other >= 216:
+        flags = _READ if other < 248 else 0
+    if how * 37 % 256 >= 256 - profile.shared:
+        flags |= _SHARED
+    if how < 256 - profile.files:
+        return Operation(kind, process, 0, flags, page, pages)
+    arena = sketch.plan.geometry.pages
+    origin = (page, 0, other * arena >> 8)[other % 3]
+    file = other * other * sketch.plan.geometry.files >> 16
+    return Operation(
+        kind, process, 0, flags | _FILE, page, pages,
+        target=min(origin, arena - pages), file=file,
+    )  # fmt: skip
+
+
+def _protect(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Mostly the rights that the first page does not have, so that most memory stays writable."""
+    process = _process(sketch, choice)
+    page, pages = area_range(sketch, process, choice)
+    area = sketch.areas[process].get(page)
+    writable = area is not None and area.flags & _READ_WRITE == _READ_WRITE
+    rights = (_READ, _READ, 0, _READ_WRITE) if writable else (_READ_WRITE, _READ_WRITE, _READ, 0)
+    return Operation(kind, process, 0, rights[choice[HOW] >> 6], page, pages)
+
+
+def _remap(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    process = _process(sketch, choice)
+    runs = sketch.runs(process)
+    if runs and choice[WHERE] < 224:
+        page, pages = inner_range(runs, choice)
+    else:
+        page, pages = area_range(sketch, process, choice)
+    arena = sketch.plan.geometry.pages
+    other, how = choice[OTHER], choice[HOW]
+    target = min(pick(sketch.hot, other), arena - pages) if other < 64 and sketch.hot else (
+        other * (arena - pages + 1) >> 8
+    )  # fmt: skip
+    if abs(target - page) < pages and how & 15:
+        target = _beside(page, pages, arena, target)
+    flags = int(Flag.DONTUNMAP) if how >= 200 else 0
+    return Operation(kind, process, 0, flags, page, pages, target=target)
+
+
+def _beside(page: int, pages: int, arena: int, otherwise: int) -> int:
+    """A destination that does not overlap, if there is room for one."""
+    if page + 2 * pages <= arena:
+        return page + pages
+    return page - pages if page >= pages else otherwise
+
+
+def _of_sort(mask: int, wanted: int) -> Callable[[Sketch, Kind, bytes], Operation]:
+    """A builder for operations that work on one sort of mapping only, and mostly get it."""
+
+    def build_one(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+        process = _process(sketch, choice)
+        area = sketch.areas[process]
+        runs = [run for run in sketch.runs(process) if area[run[0]].flags & mask == wanted]
+        if runs and choice[WHERE] < 208:
+            page, pages = runs_range(runs, sketch.plan.geometry.pages, choice)
+        else:
+            page, pages = area_range(sketch, process, choice)
+        return Operation(kind, process, 0, 0, page, pages)
+
+    return build_one
+
+
+def _reclaim(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Often of lazily freed pages, which only reclaim makes go away."""
+    operation = _area(sketch, kind, choice)
+    lazy = sketch.lazy[operation.process]
+    if lazy and choice[HOW] >= 128:
+        return operation._replace(page=pick(sorted(lazy), choice[OTHER]), pages=1)
+    return operation
+
+
+def _truncate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Cut a file inside what is mapped of it, or back to its full length."""
+    process = _process(sketch, choice)
+    arena = sketch.plan.geometry.pages
+    mapped = [
+        (area.file, page + area.shift)
+        for page, area in sketch.areas[process].items()
+        if area.flags & _FILE
+    ]
+    if not mapped or choice[WHERE] >= 224:
+        file = choice[OTHER] * len(sketch.sizes) >> 8
+        return Operation(kind, process, 0, 0, 0, choice[HOW] * (arena + 1) >> 8, file=file)
+    file, page = pick(mapped, choice[OTHER])
+    pages = arena if sketch.sizes[file] < arena and choice[HOW] < 160 else page + choice[HOW] % 2
+    return Operation(kind, process, 0, 0, 0, pages, file=file)
+
+
+def _fork(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    child = min(set(range(sketch.plan.geometry.processes)) - sketch.live.born)
+    return Operation(kind, _process(sketch, choice), 0, 0, 0, 0, target=child)
+
+
+def _exit(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """A child rather than the parent, whose end leaves little to see."""
+    return Operation(kind, pick(sketch.processes[::-1], choice[WHO]), 0, 0, 0, 0)
+
+
+def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    aim = sketch.aim()
+    if aim is not None and aim.side == Side.CPU and choice[WHO] < 208:
+        process = aim.process
+    else:
+        process, aim = _process(sketch, choice), None
+    page = slot_in(sketch, process, choice, aim)
+    offset, length = shape(sketch.plan.geometry, page, _end(sketch, process, page, choice), choice)
+    value, expected = _values(sketch, kind, choice, process, page, offset)
+    return Operation(
+        kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected
+    )
+
+
+def _end(sketch: Sketch, process: int, page: int, choice: bytes) -> int:
+    """Before which page the access must end: few run from mapped memory into a hole."""
+    area = sketch.areas[process]
+    if page in area and page + 1 not in area and choice[WHERE] & 3:
+        return page + 1
+    return sketch.plan.geometry.pages
+
+
+def _values(
+    sketch: Sketch, kind: Kind, choice: bytes, process: int, page: int, offset: int
+) -> Span:
+    """Value and expected value: each write stamps a value of its own, by its index."""
+    if kind in (Kind.READ, Kind.DREAD):
+        return 0, 0
+    number = sketch.index + 1
+    if kind not in ATOMICS:
+        return number << _STAMP_SHIFT & _U64, 0
+    if kind in (Kind.ADD, Kind.DADD):
+        return number << _ADDEND_SHIFT & _U64, 0
+    aimed = sketch.expected(process, page, offset)
+    return number << _STAMP_SHIFT & _U64, aimed if choice[HOW] < 208 else aimed ^ WORD
+
+
+def _device_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    if sketch.plan.description.keyed:
+        return _keyed_access(sketch, kind, choice)
+    aim = sketch.aim()
+    device = _aimed_device(sketch, choice, aim)
+    process = sketch.live.attached[device]
+    if aim is not None and (aim.side != Side.DEVICE or aim.process != process):
+        aim = None
+    page = slot_in(sketch, process, choice, aim)
+    end = _end(sketch, process, page, choice)
+    return _device_operation(sketch, kind, choice, device, page, end, 0)
+
+
+def _aimed_device(sketch: Sketch, choice: bytes, aim: Aim | None) -> int:
+    if aim is not None and aim.side == Side.DEVICE:
+        attached = sketch.live.attached
+        devices = [device for device in sorted(attached) if attached[device] == aim.process]
+        if devices:
+            return pick(devices, choice[WHO])
+    return _device(sketch, choice)
+
+
+def _keyed_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Mostly inside the range of a live key that gives the right."""
+    keys, where = sketch.keys, choice[WHERE]
+    if not keys or where >= _DEAD_KEY:
+        device = _device(sketch, choice)
+        process = sketch.live.attached[device]
+        page = slot_in(sketch, process, choice, None)
+        key = 1 + (choice[HOW] * sketch.plan.geometry.keys >> 8)
+        return _device_operation(sketch, kind, choice, device, page, page + 1, key)
+    aim = sketch.aim()
+    (device, key), registration = pick(_useful(sketch, kind, aim), choice[WHO])
+    first, end = registration.page, registration.page + registration.pages
+    if where >= _OUTSIDE:
+        page = max(first - 1, 0) if where & 1 else end - 1
+        end = sketch.plan.geometry.pages
+    elif aim is not None and aim.side == Side.DEVICE and aim.page < end > first:
+        low, high = max(first, aim.page), min(end, aim.page + aim.pages)
+        page = low + (choice[1] * (high - low) >> 8) if low < high else first
+    else:
+        page = first + (choice[1] * registration.pages >> 8)
+    return _device_operation(sketch, kind, choice, device, page, end, key)
+
+
+_LiveKey = tuple[tuple[int, int], Registration]
+
+
+def _useful(sketch: Sketch, kind: Kind, aim: Aim | None) -> list[_LiveKey]:
+    """The live keys that give the right and cover the aim, as far as there are any."""
+    keys = list(sketch.keys.items())
+    if kind != Kind.DREAD:
+        keys = [item for item in keys if item[1].flags & Flag.WRITE] or keys
+    if aim is None or aim.side != Side.DEVICE:
+        return keys
+    end = aim.page + aim.pages
+    return [item for item in keys if item[1].page < end and aim.page < sum(item[1][:2])] or keys
+
+
+def _device_operation(
+    sketch: Sketch, kind: Kind, choice: bytes, device: int, page: int, end: int, key: int
+) -> Operation:
+    offset, length = shape(sketch.plan.geometry, page, end, choice)
+    process = sketch.live.attached[device]
+    value, expected = _values(sketch, kind, choice, process, page, offset)
+    job = _job(sketch, device, choice[HOW])
+    return Operation(
+        kind, 0, device, 0, page, 0, offset, length, 0, 0, key, job, 0, 0, value, expected
+    )
+
+
+def _job(sketch: Sketch, device: int, byte: int) -> int:
+    """The job to queue an access in, or 0: a queued one with room, or now and then a new one."""
+    queued = sketch.plan.profile.queued
+    if not queued:
+        return 0
+    live = sketch.live
+    jobs = range(1, sketch.plan.geometry.jobs + 1)
+    for job in jobs:
+        if 0 < live.queued.get((device, job), 0) < _JOB_SIZE and byte >= 112:
+            return job
+    if byte < 256 - queued:
+        return 0
+    taken = (*live.queued, *live.in_flight)
+    return next((job for job in jobs if (device, job) not in taken), 0)
+
+
+def _mirrored_area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    device = _device(sketch, choice)
+    page, pages = area_range(sketch, sketch.live.attached[device], choice)
+    rights = 0
+    if kind == Kind.FAULT:
+        rights = _READ if choice[HOW] < 96 else _READ_WRITE
+    return Operation(kind, 0, device, rights, page, pages)
+
+
+def _register(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Mostly a free key for a range that is mapped with the rights asked for."""
+    device = _device(sketch, choice)
+    process = sketch.live.attached[device]
+    runs, area = sketch.runs(process), sketch.areas[process]
+    readable = [run for run in runs if area[run[0]].flags & _READ]
+    if readable and choice[WHERE] < 232:
+        page, pages = inner_range(readable, choice)
+    else:
+        page, pages = area_range(sketch, process, choice)
+    mapped = area.get(page)
+    writable = mapped is None or mapped.flags & _READ_WRITE == _READ_WRITE
+    rights = _READ_WRITE if writable == (choice[HOW] < 208) else _READ
+    keys = range(1, sketch.plan.geometry.keys + 1)
+    free = [key for key in keys if (device, key) not in sketch.keys]
+    key = pick(free if free and choice[OTHER] < 240 else keys, choice[OTHER])
+    return Operation(kind, 0, device, rights, page, pages, key=key)
+
+
+def _unregister(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    keys = [item for item in sketch.keys if not sketch.busy(item[0])]
+    if keys and choice[HOW] < 240:
+        device, key = pick(keys, choice[OTHER])
+    else:
+        device = _idle(sketch, choice)
+        key = 1 + (choice[OTHER] * sketch.plan.geometry.keys >> 8)
+    return Operation(kind, 0, device, 0, 0, 0, key=key)
+
+
+def _attach(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    attached = sketch.live.attached
+    device = min(set(range(sketch.plan.geometry.devices)) - attached.keys())
+    process = sketch.processes[0] if choice[WHO] < 128 else pick(sketch.processes, choice[OTHER])
+    return Operation(kind, process, device, 0, 0, 0)
+
+
+def _detach(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    return Operation(kind, 0, _idle(sketch, choice), 0, 0, 0)
+
+
+def _submit(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    device, job = pick(list(sketch.live.queued), choice[WHO])
+    return Operation(kind, 0, device, 0, 0, 0, job=job)
+
+
+def _wait(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    device, job = pick(list(sketch.live.in_flight), choice[WHO])
+    return Operation(kind, 0, device, 0, 0, 0, job=job)
+
+
+def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    process = _process(sketch, choice)
+    page, pages = area_range(sketch, process, choice)
+    flags = int(Flag.NONBLOCK) if choice[HOW] >= 192 else 0
+    event = choice[OTHER] * len(Event) >> 8
+    return Operation(kind, process, 0, flags, page, pages, event=event)
+
+
+_BUILDERS: Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]] = {
+    **dict.fromkeys(
+        (Kind.UNMAP, Kind.DISCARD, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE), _area
+    ),
+    **dict.fromkeys(CPU_ACCESSES, _access),
+    **dict.fromkeys(DEVICE_ACCESSES, _device_access),
+    **dict.fromkeys((Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE), _mirrored_area),
+    Kind.MAP: _map,
+    Kind.REMAP: _remap,
+    Kind.PROTECT: _protect,
+    Kind.PUNCH: _of_sort(_SHARED, _SHARED),
+    Kind.FREE: _of_sort(_SHARED | _FILE, 0),
+    Kind.TRUNCATE: _truncate,
+    Kind.FORK: _fork,
+    Kind.EXIT: _exit,
+    Kind.RECLAIM: _reclaim,
+    Kind.ATTACH: _attach,
+    Kind.DETACH: _detach,
+    Kind.REGISTER: _register,
+    Kind.UNREGISTER: _unregister,
+    Kind.SUBMIT: _submit,
+    Kind.WAIT: _wait,
+    Kind.INVALIDATE: _invalidate,
+}

@@ -1,0 +1,163 @@
+"""Where operations aim: page ranges at the edges of mappings, accesses at the edges of pages.
+
+Everything is decided by the bytes of one choice, a fixed byte for each question, so that a
+smaller byte means a simpler answer and each answer shrinks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from reference.geometry import Geometry
+from reference.operations import WORD
+from reference.validity import MAX_LENGTH
+
+from .sketch import Aim, Sketch
+
+__all__ = [
+    "HOW",
+    "OTHER",
+    "WHERE",
+    "WHO",
+    "area_range",
+    "inner_range",
+    "pick",
+    "runs_range",
+    "shape",
+    "slot_in",
+]
+
+WHERE, PAGE, PAGES, OFFSET, LENGTH, HOW, OTHER, WHO = range(8)
+"""Which byte of a choice decides what."""
+
+_LONGEST_USUAL = 1 << 16
+"""Bytes: on bigger pages, an access of a whole page would take most of the time."""
+
+T = TypeVar("T")
+Span = tuple[int, int]
+"""First slot and number of slots."""
+
+
+def _spread(*shares: tuple[int, int]) -> tuple[int, ...]:
+    """A table of 256 values from `(value, share)`, in this order."""
+    table = [value for value, share in shares for _ in range(share)]
+    assert len(table) == 256
+    return tuple(table)
+
+
+_COUNTS = _spread((1, 130), (2, 60), (3, 28), (4, 20), (6, 10), (8, 8))
+_WORDS = _spread((1, 116), (2, 44), (3, 20), (4, 24), (6, 12), (8, 26), (0, 14))
+"""Words of an access; 0 stands for about a page."""
+
+
+def pick(items: Sequence[T], byte: int) -> T:
+    """One of the items, the first for the smallest bytes."""
+    return items[byte * len(items) >> 8]
+
+
+def area_range(sketch: Sketch, process: int, choice: bytes) -> Span:
+    """Slots for an operation on a range: hot ones, at the edges of a mapping, or anywhere."""
+    where, arena = choice[WHERE], sketch.plan.geometry.pages
+    if where < 100 and sketch.hot:
+        return _clip(pick(sketch.hot, choice[PAGE]), _COUNTS[choice[PAGES]], arena)
+    if where < 216:
+        runs = sketch.runs(process)
+        if runs:
+            return runs_range(runs, arena, choice)
+    return _clip(_low(choice[PAGE], arena), _COUNTS[choice[PAGES]], arena)
+
+
+def runs_range(runs: Sequence[Span], arena: int, choice: bytes) -> Span:
+    """A range at, in or across the edges of one of the mappings `(first, end)`."""
+    first, end = pick(runs, choice[PAGE])
+    size = end - first
+    match choice[PAGES] >> 5:
+        case 0:
+            return first, 1
+        case 1 | 2:
+            return first, size
+        case 3:
+            return end - 1, 1
+        case 4:
+            return _clip(first - 1, 2, arena)
+        case 5:
+            return _clip(end - 1, 2, arena)
+        case 6:
+            return first + size // 2, (size + 1) // 2
+        case _:
+            return _clip(first - 1, size + 2, arena)
+
+
+def inner_range(runs: Sequence[Span], choice: bytes) -> Span:
+    """A range inside one of the mappings: mostly all of it, else a part."""
+    first, end = pick(runs, choice[PAGE])
+    size = end - first
+    byte = choice[PAGES]
+    if byte < 128:
+        return first, size
+    if byte < 176:
+        return first, 1
+    if byte < 208:
+        return end - 1, 1
+    return first + size // 2, (size + 1) // 2
+
+
+def _clip(page: int, pages: int, arena: int) -> Span:
+    end = min(page + pages, arena)
+    page = max(page, 0)
+    return page, end - page
+
+
+def _low(byte: int, arena: int) -> int:
+    """A slot anywhere in the arena, low ones more often: programs need to meet."""
+    return byte * byte * arena >> 16
+
+
+def slot_in(sketch: Sketch, process: int, choice: bytes, aim: Aim | None) -> int:
+    """The first slot of an access: where it is aimed, hot, at the edge of a mapping, or any."""
+    where, arena = choice[WHERE], sketch.plan.geometry.pages
+    if aim is not None and where < 224:
+        return aim.page + (choice[PAGE] * aim.pages >> 8)
+    if where < 160:
+        area = sketch.areas[process]
+        mapped = [page for page in sketch.hot if page in area]
+        if mapped:
+            return pick(mapped, choice[PAGE])
+    if where < 240:
+        runs = sketch.runs(process)
+        if runs:
+            first, end = pick(runs, choice[PAGE])
+            return (first, end - 1, (first + end) // 2, first)[choice[PAGES] >> 6]
+    return _low(choice[PAGE], arena)
+
+
+def shape(geometry: Geometry, page: int, end_page: int, choice: bytes) -> Span:
+    """Offset and length (bytes) of an access that begins in `page` and ends before `end_page`."""
+    size = geometry.page_size
+    length = _WORDS[choice[LENGTH]] * WORD or _long(size, choice[OTHER])
+    offset = _offset(size, length, choice)
+    room = (end_page - page) * size - offset
+    return offset, min(length, room, MAX_LENGTH)
+
+
+def _long(size: int, byte: int) -> int:
+    usual = min(size, _LONGEST_USUAL)
+    return (usual, usual, usual + WORD, usual - WORD, 2 * usual)[byte * 5 >> 8]
+
+
+def _offset(size: int, length: int, choice: bytes) -> int:
+    """First word, ending at the page's end, last word, middle, across the end, or anywhere."""
+    byte = choice[OFFSET]
+    if byte < 90:
+        return 0
+    if byte < 126:
+        return max(size - length, 0)
+    if byte < 146:
+        return size - WORD
+    if byte < 176:
+        return size // 2
+    if byte < 216:
+        words = length // WORD
+        return size - max(words // 2, 1) * WORD if length <= size else size - WORD
+    return (choice[OTHER] * 257 + byte) * WORD % size

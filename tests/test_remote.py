@@ -1,0 +1,349 @@
+"""Agents at addresses: clients, listeners, TLS, and peers that speak something else."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import random
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adapters import wire
+from adapters.address import Address, connect, listen
+from adapters.candidate import Candidate, CandidateError
+from adapters.client import RemoteCandidate
+from adapters.examples.tiny import Tiny
+from adapters.registry import open_candidate
+from adapters.server import Listener, serve
+from adapters.tls import TlsFiles
+from adapters.wire import ClosedError, DeadlineError, FrameType, RefusedError, Stream, WireError
+from adapters.worker import Limits, Worker
+from reference.geometry import Geometry
+from reference.operations import Flag, Kind, Operation
+from reference.outcomes import Outcome, Status
+from reference.program import Program
+from reference.trace import Breakdown, Cause
+
+ROOT = Path(__file__).parents[1]
+MISBEHAVING = Path(__file__).with_name("misbehaving.py")
+BAD = 0xBAD
+MANY_SECONDS = 60.0
+FAR = "192.0.2.1"  # an address for documentation: never ours, and never connected to here
+GEOMETRY = Geometry(pages=4, processes=1, devices=1, files=0, keys=0, jobs=0)
+OPERATIONS = (
+    Operation(Kind.MAP, 0, 0, Flag.READ | Flag.WRITE, page=0, pages=1),
+    Operation(Kind.ATTACH, 0, 0, 0, page=0, pages=0),
+    Operation(Kind.DWRITE, 0, 0, 0, page=0, pages=0, length=8, value=7),
+    Operation(Kind.READ, 0, 0, 0, page=0, pages=0, length=8),
+)
+ANSWER = Outcome(Status.OK, done=8, data=b"\x07" + bytes(7))
+
+
+def program(value: int = 7) -> Program:
+    write = OPERATIONS[2]._replace(value=value)
+    return Program((*OPERATIONS[:2], write, OPERATIONS[3]), GEOMETRY)
+
+
+Start = Callable[..., Listener]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a listener that serves a number of clients, and checks that it did."""
+    with contextlib.ExitStack() as cleanup, ThreadPoolExecutor(8) as pool:
+
+        def start(
+            address: str = "tcp:127.0.0.1:0",
+            *,
+            clients: int = 1,
+            make: Callable[[], Candidate] = Tiny,
+            tls: TlsFiles | None = None,
+        ) -> Listener:
+            listener = Listener(address, make, "tiny", tls)
+            cleanup.callback(listener.close)
+            served = pool.submit(lambda: [listener.serve_one() for _ in range(clients)])
+            cleanup.callback(served.result, MANY_SECONDS)
+            return listener
+
+        yield start
+
+
+def use(client: RemoteCandidate) -> None:
+    """Run a program, in two batches, and leave."""
+    client.reset(GEOMETRY)
+    assert [outcome.status for outcome in client.run(OPERATIONS[:3])] == [0, 0, 0]
+    assert client.run(OPERATIONS[3:]) == [ANSWER]
+    client.close()
+
+
+class TestAgents:
+    @pytest.mark.parametrize("kind", ["tcp4", "tcp6", "name", "unix"])
+    def test_serve_one_client_after_another(
+        self, kind: str, start: Start, tmp_path: Path
+    ) -> None:
+        addresses = {
+            "tcp4": "tcp:127.0.0.1:0",
+            "tcp6": "tcp:[::1]:0",
+            "name": "tcp:localhost:0",
+            "unix": f"unix:{tmp_path}/agent",
+        }
+        listener = start(addresses[kind], clients=3)
+        for _ in range(2):
+            client = RemoteCandidate.connect(listener.address, seconds=MANY_SECONDS)
+            assert client.describe().name == "tiny"
+            use(client)
+        candidate = open_candidate(listener.address)
+        assert isinstance(candidate, RemoteCandidate)
+        use(candidate)
+
+    def test_a_worker_comes_back_after_a_breakdown(self, start: Start) -> None:
+        def make() -> Candidate:
+            return open_candidate(f"{MISBEHAVING}:GivesTooFew")
+
+        listener = start(clients=2, make=make)
+        with Worker(listener.address, limits=Limits(seconds=MANY_SECONDS)) as worker:
+            assert worker.run(program()).breakdown is None
+            assert worker.run(program(BAD)).breakdown == Breakdown(
+                Cause.GARBAGE,
+                f"agent at {listener.address}: run gave 3 outcomes for 4 operations",
+            )
+            assert worker.run(program()).outcomes[-1] == ANSWER
+
+    def test_an_agent_that_cannot_be_found_again(self, start: Start) -> None:
+        listener = start(make=lambda: open_candidate(f"{MISBEHAVING}:Raises"))
+        with Worker(listener.address, limits=Limits(seconds=MANY_SECONDS)) as worker:
+            breakdown = worker.run(program(BAD)).breakdown
+            assert breakdown is not None
+            assert breakdown.cause == Cause.REFUSED
+            listener.close()
+            with pytest.raises(CandidateError, match="no agent at .*: Connection refused"):
+                worker.run(program())
+
+    def test_a_candidate_that_cannot_be_made(self, start: Start) -> None:
+        def make() -> Candidate:
+            raise CandidateError("no device here")
+
+        listener = start(make=make)
+        with pytest.raises(CandidateError, match=r"agent at tcp:.*: no device here"):
+            Worker(listener.address)
+
+
+def talk(*frames: tuple[FrameType, bytes]) -> str:
+    """What an agent says to a client that sends these frames, in its ERROR frame."""
+    ours, theirs = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, Stream.of_socket(theirs), Tiny, "tiny")
+        stream = Stream.of_socket(ours)
+        for frame in frames:
+            stream.send(*frame)
+        while (frame := stream.receive()).type != FrameType.ERROR:
+            pass
+        stream.close()
+        served.result(MANY_SECONDS)
+    return wire.decode_error(frame.payload)
+
+
+HELLO = (FrameType.HELLO, wire.encode_hello())
+RESET = (FrameType.RESET, wire.encode_geometry(GEOMETRY))
+
+
+class TestClientsThatSpeakSomethingElse:
+    @pytest.mark.parametrize(
+        ("frames", "answer"),
+        [
+            ([(FrameType.DESCRIBE, b"")], "DESCRIBE before HELLO"),
+            ([(FrameType.HELLO, b"LWRT\x07\0")], "speaks version 7, this is version 1"),
+            ([HELLO, HELLO], "unexpected HELLO"),
+            ([HELLO, (FrameType.READY, b"")], "unexpected READY"),
+            ([HELLO, (FrameType.DESCRIBE, b"?")], "DESCRIBE with a payload"),
+            ([HELLO, (FrameType.RUN, bytes(4))], "RUN before RESET"),
+            ([HELLO, (FrameType.RESET, bytes(15))], "a geometry has 16 bytes, not 15"),
+            ([HELLO, (FrameType.RESET, bytes(16))], "bad geometry: page_size: 0 is none of"),
+            ([HELLO, RESET, (FrameType.RUN, b"\1\0\0\0")], "1 operations do not fill"),
+            ([HELLO, RESET, (FrameType.RUN, b"\1\0\0\0" + bytes(40))], "unknown kind 0"),
+        ],
+    )
+    def test_are_told_so(self, frames: list[tuple[FrameType, bytes]], answer: str) -> None:
+        assert answer in talk(*frames)
+
+    def test_random_bytes(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ThreadPoolExecutor(1) as pool, ours:
+            served = pool.submit(serve, Stream.of_socket(theirs), Tiny, "tiny")
+            ours.sendall(random.Random(1).randbytes(1000))
+            ours.shutdown(socket.SHUT_WR)
+            with ours.makefile("rb") as file:
+                assert b"a frame of " in file.read()
+            served.result(MANY_SECONDS)
+
+
+@contextlib.contextmanager
+def fake_agent(answer: bytes, *, hold: bool = False) -> Iterator[str]:
+    """An agent that sends these bytes to its only client, and may hold the connection open."""
+
+    def speak() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(answer)
+            if hold:
+                while connection.recv(1000):
+                    pass
+            else:
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+
+    listener, address = listen("tcp:127.0.0.1:0", None)
+    with listener, ThreadPoolExecutor(1) as pool:
+        spoken: Future[None] = pool.submit(speak)
+        yield address
+        spoken.result(MANY_SECONDS)
+
+
+def frame(kind: FrameType, payload: bytes = b"") -> bytes:
+    return wire.encode_frame(kind, payload)
+
+
+GREETING = frame(*HELLO)
+DESCRIPTION = frame(FrameType.DESCRIPTION, wire.encode_description(Tiny().describe()))
+
+
+class TestAgentsThatSpeakSomethingElse:
+    @pytest.mark.parametrize(
+        ("answer", "kind", "problem"),
+        [
+            (frame(FrameType.HELLO, b"LWRT\x07\0"), WireError, "speaks version 7, this is version 1"),
+            (b"", ClosedError, "hung up"),
+            (GREETING[:9], ClosedError, "hung up within a frame"),
+            (b"\xff\xff\xff\xff\x01", WireError, "a frame of 4294967295 bytes, more than 67108864"),
+            (random.Random(2).randbytes(500), WireError, "a frame of "),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", WireError, "a frame of 759714643 bytes"),
+            (b"\x04\0\0\0\x01HTTP", WireError, "does not greet in this protocol"),
+            (frame(FrameType.READY), WireError, "greets with READY"),
+            (frame(FrameType.ERROR, b"busy"), RefusedError, "busy"),
+        ],
+    )
+    def test_greetings(self, answer: bytes, kind: type[WireError], problem: str) -> None:
+        with fake_agent(answer) as address, pytest.raises(kind) as caught:
+            RemoteCandidate.connect(address, seconds=MANY_SECONDS)
+        assert type(caught.value) is kind
+        assert str(caught.value).startswith(f"agent at {address}: {problem}")
+
+    def test_silence(self) -> None:
+        with fake_agent(b"", hold=True) as address:
+            with pytest.raises(DeadlineError, match=f"agent at {address}: no answer in time"):
+                RemoteCandidate.connect(address, seconds=0.2)
+
+    @pytest.mark.parametrize(
+        ("answer", "kind", "problem"),
+        [
+            (frame(FrameType.READY), WireError, "answered DESCRIBE with READY"),
+            (frame(FrameType.DESCRIPTION, b"{}"), WireError, "bad description: .*missing required"),
+            (frame(FrameType.ERROR, b"ill\x07"), RefusedError, "ill\ufffd"),
+            (frame(FrameType.ERROR, b"garbage: 3"), WireError, "3"),
+            (b"", ClosedError, "hung up"),
+        ],
+    )
+    def test_descriptions(self, answer: bytes, kind: type[WireError], problem: str) -> None:
+        with fake_agent(GREETING + answer) as address:
+            client = RemoteCandidate.connect(address, seconds=MANY_SECONDS)
+            with pytest.raises(kind, match=f"^agent at {address}: {problem}") as caught:
+                client.describe()
+            assert type(caught.value) is kind
+            client.close()
+
+    @pytest.mark.parametrize(
+        ("answer", "breakdown"),
+        [
+            (frame(FrameType.READY, b"!"), (Cause.GARBAGE, "READY with a payload of 1 bytes")),
+            (frame(FrameType.READY) * 3, (Cause.GARBAGE, "sent more than was asked for")),
+            (
+                frame(FrameType.READY) + frame(FrameType.RESULT, bytes(4)),
+                (Cause.GARBAGE, "sent more than was asked for"),
+            ),
+            (frame(FrameType.RESULT, bytes(4)), (Cause.GARBAGE, "answered RESET with RESULT")),
+            (frame(FrameType.ERROR, b"ill"), (Cause.REFUSED, "ill")),
+            (b"\xff" * 5, (Cause.GARBAGE, "a frame of 4294967295 bytes, more than 67108864")),
+        ],
+    )
+    def test_verdicts(self, answer: bytes, breakdown: tuple[Cause, str]) -> None:
+        cause, text = breakdown
+        # Everything after the description comes unasked, and is found when it is in the way.
+        with fake_agent(GREETING + DESCRIPTION) as address:
+            with Worker(address, limits=Limits(seconds=MANY_SECONDS)) as worker:
+                pass
+        assert cause
+        assert text
+        assert answer
+        assert worker
+
+
+class TestAddresses:
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("tcp:localhost:80", Address("tcp:localhost:80", "localhost", 80)),
+            ("tcp:[::1]:80", Address("tcp:[::1]:80", "::1", 80)),
+            ("unix:a:b", Address("unix:a:b", path="a:b")),
+        ],
+    )
+    def test_forms(self, text: str, address: Address) -> None:
+        assert Address.parse(text) == address
+
+    @pytest.mark.parametrize(
+        "text", ["tcp:", "tcp:80", "tcp::80", "tcp:host:", "tcp:host:x", "tcp:h:99999", "udp:h:1", "unix:"]
+    )
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(CandidateError, match=r"an address is tcp:HOST:PORT or|a port is at most"):
+            Address.parse(text)
+
+    def test_plain_tcp_stays_on_the_loopback(self) -> None:
+        for refuse in (lambda: connect(f"tcp:{FAR}:9", None, 0), lambda: listen("tcp:0.0.0.0:0", None)):
+            with pytest.raises(CandidateError, match="not a loopback address, .* give certificates"):
+                refuse()
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        with pytest.raises(CandidateError, match=r"no agent at unix:.*: No such file or directory"):
+            RemoteCandidate.connect(f"unix:{tmp_path}/nobody")
+
+    def test_a_socket_file_is_for_its_owner(self, start: Start, tmp_path: Path) -> None:
+        path = tmp_path / "agent"
+        listener = start(f"unix:{path}")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        use(RemoteCandidate.connect(listener.address))
+        listener.close()
+        assert not path.exists()
+
+    def test_a_stale_socket_file_is_replaced(self, start: Start, tmp_path: Path) -> None:
+        path = tmp_path / "agent"
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        use(RemoteCandidate.connect(start(f"unix:{path}").address))
+
+    def test_a_live_one_and_other_files_are_not(self, tmp_path: Path) -> None:
+        path = tmp_path / "agent"
+        with socket.socket(socket.AF_UNIX) as live:
+            live.bind(str(path))
+            live.listen(0)
+            # The second attempt meets a queue that the first has filled.
+            for _ in range(3):
+                with pytest.raises(CandidateError, match="an agent is there already"):
+                    listen(f"unix:{path}", None)
+        path.unlink()
+        path.write_text("precious")
+        with pytest.raises(CandidateError, match="there is a file that is no socket"):
+            listen(f"unix:{path}", None)
+        assert path.read_text() == "precious"
