@@ -10,11 +10,15 @@ from reference.geometry import Geometry
 from reference.operations import Kind, Operation
 from reference.outcomes import Outcome, Status
 
-__all__ = ["Candidate", "CandidateError", "Stepwise"]
+__all__ = ["Candidate", "CandidateError", "GarbageError", "Stepwise"]
 
 
 class CandidateError(Exception):
     """A candidate that cannot be reached or used: one line that names what and where."""
+
+
+class GarbageError(ValueError):
+    """An answer of a candidate that is none: says which operation's, and what is wrong."""
 
 
 class Candidate(Protocol):

@@ -96,7 +96,8 @@ class RandomProvider(PrimitiveProvider):
         if not intervals:
             return ""
         size = self._size(min_size, max_size)
-        return "".join(intervals[self._random.randrange(len(intervals))] for _ in range(size))
+        count = len(intervals)
+        return "".join(chr(intervals[self._random.randrange(count)]) for _ in range(size))
 
     def draw_bytes(self, min_size: int = 0, max_size: int = 10**10) -> bytes:
         return self._random.randbytes(self._size(min_size, max_size))

@@ -102,9 +102,9 @@ def reduce(
     again, it is given back as it was.
     """
     search = _Search(reproduce, program, violation, limit)
-    again = [violation for _ in range(TRIALS) if (violation := reproduce(program)) is not None]
+    again = [reproduce(program) for _ in range(TRIALS)]
     search.runs += TRIALS
-    same = [each for each in again if each.rule == search.violation.rule]
+    same = [each for each in again if each is not None and each.rule == violation.rule]
     unstable = len(same) < TRIALS
     if unstable:
         search.repeats = UNSTABLE

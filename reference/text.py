@@ -29,6 +29,7 @@ __all__ = ["ParseError", "dump", "format_operation", "parse"]
 
 _TITLE = "lastwriter"
 _TOKEN = re.compile(r"[^\s#]+")
+_NEWLINE = re.compile(r"\r\n?|\n")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}")
 _MAXIMA = {field.name: field.width.maximum for field in OPERATION.fields}
 _KINDS = {kind.name.lower(): kind for kind in Kind}
@@ -79,7 +80,10 @@ _PRINTERS: dict[str, Callable[[Argument, int], str]] = {
 
 
 def dump(program: Program) -> str:
-    """The text of a program; `parse` gives it back exactly, comments included."""
+    """The text of a program; `parse` gives it back exactly, comments included.
+
+    Comments lose white space around them, and one of several lines becomes several.
+    """
     return "\n".join(_lines(program)) + "\n"
 
 
@@ -92,14 +96,19 @@ def _lines(program: Program) -> Iterator[str]:
     before: dict[int, list[str]] = {}
     beside: dict[int, str] = {}
     for comment in program.comments:
+        lines = _NEWLINE.split(comment.text)
         if comment.inline:
-            beside[comment.index] = f"  # {comment.text}".rstrip()
+            beside[comment.index] = "  " + _comment(" ".join(lines))
         else:
-            before.setdefault(comment.index, []).append(f"# {comment.text}".rstrip())
+            before.setdefault(comment.index, []).extend(map(_comment, lines))
     for index, operation in enumerate(program.operations):
         yield from before.get(index, ())
         yield format_operation(operation) + beside.get(index, "")
     yield from before.get(len(program.operations), ())
+
+
+def _comment(text: str) -> str:
+    return f"# {text.strip()}".rstrip()
 
 
 # -- parsing ----------------------------------------------------------------------------------
@@ -145,7 +154,9 @@ class _Line:
 class _Parser:
     def __init__(self, text: str, name: str) -> None:
         self.name = name
-        self.lines = [_Line(self, number, line) for number, line in enumerate(text.split("\n"), 1)]
+        self.lines = [
+            _Line(self, number, line) for number, line in enumerate(_NEWLINE.split(text), 1)
+        ]
         self.model = Sync.FAULTING
         self.geometry = Geometry()
         self.seed = 0
@@ -154,6 +165,7 @@ class _Parser:
 
     def program(self) -> Program:
         self._title()
+        self._note(self.lines[0], inline=False)
         liveness: Liveness | None = None
         for line in self.lines[1:]:
             if not line.words:
@@ -164,6 +176,7 @@ class _Parser:
                 if liveness is not None:
                     line.fail(column, f"{word} belongs before the first operation")
                 _HEADERS[word](self, line)
+                self._note(line, inline=False)
                 continue
             liveness = liveness or Liveness(self.geometry)
             self._operation(line, liveness)
@@ -198,9 +211,11 @@ class _Parser:
         values: dict[str, int] = {}
         while line.words:
             column, word = line.words.pop(0)
-            key, _, value = word.partition("=")
+            key, equals, value = word.partition("=")
             if key not in Geometry._fields or key in values:
                 line.fail(column, f"unknown or repeated field {key!r}")
+            if not equals:
+                line.fail(column + len(key), "expected '='")
             values[key] = line.number_in(column + len(key) + 1, value, 1 << 32)
         self.geometry = Geometry(**values)
         try:

@@ -145,11 +145,11 @@ def _unused(operation: Operation, kind: Kind) -> str | None:
 
 
 def _bad_flags(operation: Operation, kind: Kind) -> str | None:
-    allowed = Flag(0)
+    allowed = 0  # an int, since the complement of a Flag leaves out bits without a name
     for argument in SIGNATURES[kind].arguments:
-        allowed |= argument.flag
+        allowed |= int(argument.flag)
         if argument.style == "rights":
-            allowed |= Flag.READ | Flag.WRITE
+            allowed |= int(Flag.READ | Flag.WRITE)
             if operation.flags & (Flag.READ | Flag.WRITE) not in RIGHTS.values():
                 return "write without read"
     if operation.flags & ~allowed:

@@ -169,6 +169,18 @@ FAULTING = {
         [MAP, write(), "free p0 page=0 pages=1", f"{read(offset=8)} => 0", f"{read()} => {W}"],
         None,
     ),
+    "a job's write may come after the drop": (
+        [
+            MAP,
+            "attach d0 p0",
+            write(),
+            f"{write(offset=8, value=X, who='dwrite d0')} job=1",
+            "free p0 page=0 pages=1",
+            "submit d0 job=1",
+            f"{read(length=16)} => 0 {X}",
+        ],
+        None,
+    ),
     "punch zeroes the file": ([FILE, write(), "punch p0 page=0 pages=1", f"{read()} => 0"], None),
     "punch of private memory": ([MAP, "punch p0 page=0 pages=1"], "A6"),
     "truncate": ([FILE, write(), "truncate p0 file=0 pages=0", f"{read()} => fault"], None),
@@ -454,7 +466,7 @@ KEYED_WRITE = write(who="dwrite d0") + " key=1"
 REGISTRATION = {
     "through a key": ([MAP, "attach d0 p0", REGISTER, KEYED_WRITE, f"{read()} => {W}"], None),
     "a lost write": ([MAP, "attach d0 p0", REGISTER, KEYED_WRITE, f"{read()} => 0"], "C1"),
-    "no key": ([MAP, "attach d0 p0", f"{read(who='dread d0')} => 0"], "H3"),
+    "no key": ([MAP, "attach d0 p0", f"{read(who='dread d0')} => 0"], "A1"),
     "a dead key": (
         [MAP, "attach d0 p0", REGISTER, "unregister d0 key=1", f"{KEYED_READ} => 0"],
         "A1",

@@ -133,17 +133,21 @@ uint32_t lw_abi_version(void);
 const char *lw_describe(void);
 
 /* A fresh mirror: nothing mapped, process 0 alive, no device attached, every file
- * geometry->pages long and zero.  NULL on failure, with errno set.  At most one is
- * open at a time. */
+ * geometry->pages long and zero.  The geometry has no more of anything than the
+ * description, and is the caller's: copy it.  NULL on failure, with errno set.  At most
+ * one mirror is open at a time. */
 void *lw_open(const lw_geometry *geometry);
 
 /* Do operations in order until all are done, or the next one's data would not fit
  * in what is left of `data`.  Gives the number done; the caller comes back with the
- * rest and an empty buffer, which is always large enough for one operation.
- * outcomes[i].data is an offset into `data`. */
+ * rest and an empty buffer, which is always large enough for one operation: `length`
+ * bytes for an access, `length` and a record for each access of a job for its wait.
+ * An outcome is written in full for each operation done; outcomes[i].data is an offset
+ * into `data`, which is written nowhere else.  Calls never overlap. */
 uint32_t lw_run(void *mirror, const lw_operation *operations, uint32_t count,
                 lw_outcome *outcomes, uint8_t *data, uint32_t capacity);
 
+/* Give back what lw_open took, whatever state the mirror is in. */
 void lw_close(void *mirror);
 
 #ifdef __cplusplus

@@ -23,6 +23,7 @@ from .sketch import Aim, Registration, Side, Sketch
 from .spans import (
     HOW,
     OTHER,
+    PAGE,
     WHERE,
     WHO,
     Span,
@@ -195,10 +196,8 @@ def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         process, aim = _process(sketch, choice), None
     page = slot_in(sketch, process, choice, aim)
     offset, length = shape(sketch.plan.geometry, page, _end(sketch, process, page, choice), choice)
-    value, expected = _values(sketch, kind, choice, process, page, offset)
-    return Operation(
-        kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected
-    )
+    value, expected = _values(sketch, kind, choice, (process, page, offset))
+    return Operation(kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected)
 
 
 def _end(sketch: Sketch, process: int, page: int, choice: bytes) -> int:
@@ -209,10 +208,11 @@ def _end(sketch: Sketch, process: int, page: int, choice: bytes) -> int:
     return sketch.plan.geometry.pages
 
 
-def _values(
-    sketch: Sketch, kind: Kind, choice: bytes, process: int, page: int, offset: int
-) -> Span:
-    """Value and expected value: each write stamps a value of its own, by its index."""
+def _values(sketch: Sketch, kind: Kind, choice: bytes, word: tuple[int, int, int]) -> Span:
+    """Value and expected value for an access that begins at a word (process, page, offset).
+
+    Each write stamps a value of its own, by its index in the program.
+    """
     if kind in (Kind.READ, Kind.DREAD):
         return 0, 0
     number = sketch.index + 1
@@ -220,7 +220,7 @@ def _values(
         return number << _STAMP_SHIFT & _U64, 0
     if kind in (Kind.ADD, Kind.DADD):
         return number << _ADDEND_SHIFT & _U64, 0
-    aimed = sketch.expected(process, page, offset)
+    aimed = sketch.expected(*word)
     return number << _STAMP_SHIFT & _U64, aimed if choice[HOW] < 208 else aimed ^ WORD
 
 
@@ -234,7 +234,7 @@ def _device_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         aim = None
     page = slot_in(sketch, process, choice, aim)
     end = _end(sketch, process, page, choice)
-    return _device_operation(sketch, kind, choice, device, page, end, 0)
+    return _device_operation(sketch, kind, choice, (device, 0), (page, end))
 
 
 def _aimed_device(sketch: Sketch, choice: bytes, aim: Aim | None) -> int:
@@ -254,7 +254,7 @@ def _keyed_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         process = sketch.live.attached[device]
         page = slot_in(sketch, process, choice, None)
         key = 1 + (choice[HOW] * sketch.plan.geometry.keys >> 8)
-        return _device_operation(sketch, kind, choice, device, page, page + 1, key)
+        return _device_operation(sketch, kind, choice, (device, key), (page, page + 1))
     aim = sketch.aim()
     (device, key), registration = pick(_useful(sketch, kind, aim), choice[WHO])
     first, end = registration.page, registration.page + registration.pages
@@ -263,10 +263,10 @@ def _keyed_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         end = sketch.plan.geometry.pages
     elif aim is not None and aim.side == Side.DEVICE and aim.page < end > first:
         low, high = max(first, aim.page), min(end, aim.page + aim.pages)
-        page = low + (choice[1] * (high - low) >> 8) if low < high else first
+        page = low + (choice[PAGE] * (high - low) >> 8) if low < high else first
     else:
-        page = first + (choice[1] * registration.pages >> 8)
-    return _device_operation(sketch, kind, choice, device, page, end, key)
+        page = first + (choice[PAGE] * registration.pages >> 8)
+    return _device_operation(sketch, kind, choice, (device, key), (page, end))
 
 
 _LiveKey = tuple[tuple[int, int], Registration]
@@ -284,11 +284,13 @@ def _useful(sketch: Sketch, kind: Kind, aim: Aim | None) -> list[_LiveKey]:
 
 
 def _device_operation(
-    sketch: Sketch, kind: Kind, choice: bytes, device: int, page: int, end: int, key: int
+    sketch: Sketch, kind: Kind, choice: bytes, via: tuple[int, int], pages: Span
 ) -> Operation:
+    """An access through `(device, key)`; `pages` is where it begins and what it ends before."""
+    (device, key), (page, end) = via, pages
     offset, length = shape(sketch.plan.geometry, page, end, choice)
     process = sketch.live.attached[device]
-    value, expected = _values(sketch, kind, choice, process, page, offset)
+    value, expected = _values(sketch, kind, choice, (process, page, offset))
     job = _job(sketch, device, choice[HOW])
     return Operation(
         kind, 0, device, 0, page, 0, offset, length, 0, 0, key, job, 0, 0, value, expected

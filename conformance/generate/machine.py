@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -78,7 +79,9 @@ def machine_for(plan: Plan, execute: Callable[[Program], object]) -> type[Progra
     kinds = [kind for kind in Kind if kind in plan.profile.weights]
     namespace: dict[str, Any] = {_name(kind): _rule(kind) for kind in kinds}
     namespace |= {"plan": plan, "execute": staticmethod(execute), "__module__": __name__}
-    machine = type("MirrorMachine", (ProgramMachine,), namespace)
+    machine: type[ProgramMachine] = types.new_class(
+        "MirrorMachine", (ProgramMachine,), exec_body=lambda body: body.update(namespace)
+    )
     machine.TestCase.settings = settings(
         deadline=None,
         stateful_step_count=plan.max_operations,

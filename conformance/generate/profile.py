@@ -98,7 +98,8 @@ class Profile:
             raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
         group = GROUPS.get(name, frozenset())
         profile = Profile(
-            name, {kind: weight * (EMPHASIS if kind in group else 1) for kind, weight in BASE.items()}
+            name,
+            {kind: weight * (EMPHASIS if kind in group else 1) for kind, weight in BASE.items()},
         )
         if name == "files":
             return replace(profile, files=200)

@@ -189,10 +189,9 @@ class Sketch:
             self._event(operation)
             return
         area = self.areas[process]
-        source = [area.get(slot) for slot in range(page, page + pages)]
-        if None not in source:
+        source = [area[slot] for slot in range(page, page + pages) if slot in area]
+        if len(source) == pages:
             for slot, old in enumerate(source):
-                assert old is not None
                 area[target + slot] = old._replace(shift=old.shift + page - target)
                 if not flags & Flag.DONTUNMAP:
                     del area[page + slot]

@@ -18,8 +18,10 @@ from .sketch import Aim, Sketch
 __all__ = [
     "HOW",
     "OTHER",
+    "PAGE",
     "WHERE",
     "WHO",
+    "Span",
     "area_range",
     "inner_range",
     "pick",
@@ -42,7 +44,6 @@ Span = tuple[int, int]
 def _spread(*shares: tuple[int, int]) -> tuple[int, ...]:
     """A table of 256 values from `(value, share)`, in this order."""
     table = [value for value, share in shares for _ in range(share)]
-    assert len(table) == 256
     return tuple(table)
 
 

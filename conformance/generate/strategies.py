@@ -49,9 +49,7 @@ def programs(plan: Plan, *, sweep: bool = False) -> SearchStrategy[Program]:
 
 
 @st.composite
-def _programs(
-    draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], sweep: bool
-) -> Program:
+def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], sweep: bool) -> Program:
     sketch = Sketch(plan)
     operations: list[Operation] = []
     for _ in range(draw(lengths)):

@@ -148,6 +148,9 @@ class RefcountingDevice(Device):
     def release(self) -> None:
         for job in list(self.held):
             self.await_job(job)
+
+    def drop_everything(self) -> None:
+        self.release()
         self.buffers.clear()
 
 

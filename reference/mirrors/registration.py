@@ -41,7 +41,7 @@ class Registration:
         self.frames.clear()
 
     def frame(self, slot: int, write: bool) -> Frame | None:
-        """The pinned frame; the right to it was checked with the range."""
+        """The pinned frame, if the process still lives; the right to it goes with the range."""
         return self.frames.get(slot)
 
 
@@ -89,6 +89,10 @@ class RegistrationDevice(Device):
         return True
 
     def release(self) -> None:
+        """The pins go with the process; its keys lead nowhere, but are still to be unregistered."""
         for registration in self.registrations.values():
             registration.unpin(self.space)
+
+    def drop_everything(self) -> None:
+        self.release()
         self.registrations.clear()

@@ -294,6 +294,8 @@ def call(state: State, operation: Operation, outcome: Outcome) -> None:
     CALLS[operation.kind](state, operation, succeeded, space)
     if succeeded and operation.kind not in _EVENT_KINDS:
         state.history.exercised["A6"] += 1
+        if state.attached:
+            state.history.exercised["B3"] += 1
 
 
 _EVENT_KINDS = frozenset({Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE})

@@ -54,16 +54,14 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
 
 
 def _meet(state: State) -> None:
-    """Words that two jobs in flight have in common, at whatever address, are nobody's alone."""
-    owners: dict[tuple[Page, int], Job] = {}
+    """Words that jobs reach in two ways, at whatever addresses, are nobody's alone."""
+    first: dict[tuple[Page, int], Exposure] = {}
     for job in state.in_flight.values():
         for (_, word), exposure in job.exposures.items():
             for page in exposure.pages:
-                other = owners.setdefault((page, word), job)
-                if other is not job:
-                    exposure.raced = True
-                    for theirs in other.exposures.values():
-                        theirs.raced = theirs.raced or page in theirs.pages
+                other = first.setdefault((page, word), exposure)
+                if other is not exposure:
+                    exposure.raced = other.raced = True
 
 
 def _allowed(state: State, job: Job) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..operations import DEVICE_KINDS, Kind, Operation
 from ..outcomes import Outcome
 from ..program import Program
+from ..rules import RULES
 from ..trace import Cause, Judgement, Trace, Violation
 from .history import ON_DEVICE, Mark
 from .lastwriter import LastWriter
@@ -37,6 +38,8 @@ def judge(trace: Trace) -> Judgement:
             model.step(operation, outcome)
         except Broken as broken:
             rule = rule_of(model, operation, broken)
+            if program.model not in RULES[rule].models:
+                rule = _GENERAL[broken.problem]
             if broken.problem is Problem.VALUE and rule not in _OWN_CONTEXT:
                 rule = _by_provenance(program, trace.outcomes, index, broken, rule)
             return Judgement(_violation(rule, index, broken), exercised)
@@ -56,6 +59,15 @@ def _violation(rule: str, index: int, broken: Broken) -> Violation:
     return Violation(rule, index, f"{broken.problem.value}: {broken}")
 
 
+_GENERAL = {
+    Problem.VALUE: "C1",
+    Problem.NO_FAULT: "A1",
+    Problem.FAULT: "A2",
+    Problem.CALL: "A6",
+    Problem.REFUSED: "A6",
+    Problem.ANSWER: "R4",
+}
+"""The rule for every sync model, where the more telling one does not hold for this one."""
 _OWN_CONTEXT = frozenset({"C2", "C3", "G4", "G7", "G9", "H7", "X1"})
 """Rules whose own context explains any wrong value, whoever wrote it."""
 

@@ -47,12 +47,14 @@ class Watch:
 class Page:
     """Contents of one page.  Words never written are zero."""
 
-    __slots__ = ("doubtful", "image", "lazy", "watch", "words", "writer")
+    __slots__ = ("doubtful", "image", "lazy", "rewritten", "watch", "words", "writer")
 
     def __init__(self, words: dict[int, Values] | None = None, *, lazy: bool = False) -> None:
         self.words: dict[int, Values] = {} if words is None else words
         self.lazy = lazy
         """Freed lazily: until it is written it may turn to zero at any moment."""
+        self.rewritten = False
+        """It may have been written since it was freed lazily, before or after it was dropped."""
         self.doubtful = False
         """It may stand for two pages, one that is mapped and one that is only pinned."""
         self.image: tuple[bytes, tuple[int, ...]] | None = None
@@ -62,6 +64,7 @@ class Page:
 
     def copy(self) -> Page:
         twin = Page(self.words.copy(), lazy=self.lazy)
+        twin.rewritten = self.rewritten
         twin.writer = self.writer
         return twin
 
@@ -82,6 +85,7 @@ class Page:
         self.image = None
         old = self.words.get(word, 0)
         self.words[word] = union(union(old, 0) if self.lazy else old, values)
+        self.rewritten = self.lazy
         if self.watch is not None:
             self.watch.written.add(word)
 
@@ -95,11 +99,19 @@ class Page:
             if not (self.lazy and value == 0):
                 self.words[word] = value
         elif self.lazy:
-            self.words.clear()
-            self.lazy = False
+            self._dropped(word)
         self.image = None
         if self.watch is not None:
             self.watch.settled = True
+
+    def _dropped(self, word: int) -> None:
+        """A word was seen to be gone, and with it all that was not written since."""
+        if self.rewritten:
+            self.words = {each: union(values, 0) for each, values in self.words.items()}
+            self.words[word] = 0
+        else:
+            self.words.clear()
+            self.lazy = False
 
     def values(self, word: int) -> Values:
         """What a read of the word may give."""
@@ -115,7 +127,7 @@ class Page:
 
     def _end_lazy(self) -> None:
         """From here on the page stays, but it may have been dropped before."""
-        self.lazy = False
+        self.lazy = self.rewritten = False
         self.words = {word: union(values, 0) for word, values in self.words.items()}
 
     def known(self, size: int) -> tuple[bytes, tuple[int, ...]]:

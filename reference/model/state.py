@@ -21,7 +21,6 @@ class Problem(enum.Enum):
     VALUE = "wrong value"
     NO_FAULT = "access that must fault"
     FAULT = "access that must succeed"
-    PREFIX = "not a prefix"
     CALL = "memory management call"
     REFUSED = "refused invalidation"
     ANSWER = "malformed answer"

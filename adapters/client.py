@@ -1,0 +1,201 @@
+"""A candidate at the other end of a stream: in a process of its own, or on another machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from reference.description import Description
+from reference.geometry import Geometry
+from reference.operations import (
+    ATOMICS,
+    DEVICE_ACCESSES,
+    OPERATION,
+    Kind,
+    Operation,
+    encode_operations,
+)
+from reference.outcomes import OUTCOME, Outcome
+
+from . import wire
+from .address import connect
+from .tls import TlsFiles
+from .wire import GARBAGE, ClosedError, Frame, FrameType, RefusedError, Stream, WireError
+
+T = TypeVar("T")
+
+__all__ = ["BATCH_DATA", "RemoteCandidate", "batches"]
+
+BATCH_DATA = 16 << 20
+"""Bytes of data that the answer to one batch may have, unless a single operation needs more."""
+_BATCH_OPERATIONS = 1 << 20
+_ANSWERS = {
+    FrameType.DESCRIBE: FrameType.DESCRIPTION,
+    FrameType.RESET: FrameType.READY,
+    FrameType.RUN: FrameType.RESULT,
+}
+
+
+class RemoteCandidate:
+    """The client of one agent.
+
+    Every request raises `WireError` or one of its kinds if it gets no proper answer; the
+    conversation is over then.  `name` stands before the problem in messages.  `deadline` is a
+    time of `time.monotonic()` that requests obey from now on; None waits for ever.
+    """
+
+    def __init__(self, stream: Stream, name: str = "", *, deadline: float | None = None) -> None:
+        self.stream = stream
+        self.deadline = deadline
+        self._name = name
+        self._description: Description | None = None
+        try:
+            self._greet()
+        except WireError as error:
+            stream.close()
+            raise self._named(error) from None
+        except BaseException:
+            stream.close()
+            raise
+
+    @classmethod
+    def connect(
+        cls, address: str, *, tls: TlsFiles | None = None, seconds: float = 10.0
+    ) -> RemoteCandidate:
+        """Reach the agent at an address within some seconds; `CandidateError` if that fails."""
+        deadline = time.monotonic() + seconds
+        stream = Stream.of_socket(connect(address, tls, deadline))
+        client = cls(stream, f"agent at {address}", deadline=deadline)
+        client.deadline = None
+        return client
+
+    def _greet(self) -> None:
+        self.stream.send(FrameType.HELLO, wire.encode_hello(), deadline=self.deadline)
+        frame = self.stream.receive(deadline=self.deadline)
+        if frame.type == FrameType.ERROR:
+            raise _refusal(frame)
+        if frame.type != FrameType.HELLO:
+            raise WireError(f"greets with {frame.type.name}")
+        wire.check_hello(frame.payload)
+
+    def describe(self) -> Description:
+        """What the candidate says of itself; asked only once."""
+        if self._description is None:
+            self._description = self._ask(FrameType.DESCRIBE, b"", wire.decode_description)
+        return self._description
+
+    def reset(self, geometry: Geometry) -> None:
+        self._ask(FrameType.RESET, wire.encode_geometry(geometry), _check_empty)
+
+    def run(self, operations: Sequence[Operation]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for batch in self.steps(operations, encode_operations(operations)):
+            outcomes += batch
+        return outcomes
+
+    def steps(self, operations: Sequence[Operation], records: bytes) -> Iterator[list[Outcome]]:
+        """Run the operations, `records` when packed, batch by batch, and give their outcomes."""
+        at = 0
+        for count in batches(operations):
+            end = at + count * OPERATION.size
+            payload = count.to_bytes(4, "little") + records[at:end]
+            yield self._ask(FrameType.RUN, payload, partial(wire.decode_result, asked=count))
+            at = end
+
+    def close(self) -> None:
+        """Say goodbye, without waiting for anything."""
+        try:
+            self.stream.send(FrameType.BYE, deadline=-math.inf)
+        except WireError:
+            pass  # gone already
+        finally:
+            self.stream.close()
+
+    def _ask(self, question: FrameType, payload: bytes, decode: Callable[[bytes], T]) -> T:
+        try:
+            return decode(self._exchange(question, payload))
+        except WireError as error:
+            raise self._named(error) from None
+
+    def _named(self, error: WireError) -> WireError:
+        return type(error)(f"{self._name}: {error}") if self._name else error
+
+    def _exchange(self, question: FrameType, payload: bytes) -> bytes:
+        if self.stream.unread:
+            raise WireError("sent more than was asked for")
+        try:
+            self.stream.send(question, payload, deadline=self.deadline)
+        except ClosedError as error:
+            raise self._last_words() or error from None
+        frame = self.stream.receive(deadline=self.deadline)
+        if frame.type == FrameType.ERROR:
+            raise _refusal(frame)
+        if frame.type != _ANSWERS[question]:
+            raise WireError(f"answered {question.name} with {frame.type.name}")
+        return frame.payload
+
+    def _last_words(self) -> WireError | None:
+        """An agent that hangs up may have said why before."""
+        try:
+            frame = self.stream.receive(deadline=self.deadline)
+        except WireError:
+            return None
+        return _refusal(frame) if frame.type == FrameType.ERROR else None
+
+
+def _refusal(frame: Frame) -> WireError:
+    """What an ERROR frame means: the agent refuses, or says that its candidate made no sense."""
+    text = wire.decode_error(frame.payload)
+    if text.startswith(GARBAGE):
+        return WireError(text.removeprefix(GARBAGE))
+    return RefusedError(text)
+
+
+def _check_empty(payload: bytes) -> None:
+    if payload:
+        raise WireError(f"READY with a payload of {len(payload)} bytes")
+
+
+def batches(operations: Sequence[Operation]) -> Iterator[int]:
+    """How many operations go into each batch, so that the data of an answer stays bounded."""
+    # No operation gives more than its length, here or in the wait for its job, and most
+    # programs are small: one sum tells that they fit.
+    if (
+        len(operations) <= _BATCH_OPERATIONS
+        and sum([operation.length for operation in operations]) + OUTCOME.size * len(operations)
+        <= BATCH_DATA
+    ):
+        if operations:
+            yield len(operations)
+        return
+    count, size = 0, 0
+    for data in _data_sizes(operations):
+        if count and (size + data > BATCH_DATA or count == _BATCH_OPERATIONS):
+            yield count
+            count, size = 0, 0
+        count += 1
+        size += data
+    if count:
+        yield count
+
+
+def _data_sizes(operations: Sequence[Operation]) -> Iterator[int]:
+    """Bytes of data that each operation gives at most."""
+    queued: dict[tuple[int, int], int] = {}
+    for operation in operations:
+        job = (operation.device, operation.job)
+        if operation.kind == Kind.WAIT:
+            yield queued.pop(job, 0)
+        elif operation.kind in DEVICE_ACCESSES and operation.job:
+            queued[job] = queued.get(job, 0) + _data_size(operation) + OUTCOME.size
+            yield 0
+        else:
+            yield _data_size(operation)
+
+
+def _data_size(operation: Operation) -> int:
+    reads = operation.kind in ATOMICS or operation.kind in {Kind.READ, Kind.DREAD}
+    return operation.length if reads else 0

@@ -1,0 +1,71 @@
+"""The real mirrors that a Linux machine offers, each an executable that speaks the wire protocol.
+
+They are built from the C files beside this one when the package is installed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from reference.description import Description
+
+from ..candidate import CandidateError
+from ..wire import decode_description, printable
+
+__all__ = ["NAMES", "Probe", "executable", "probe"]
+
+NAMES = ("process_vm", "io_uring")
+PROBE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a mirror can run on this machine."""
+
+    available: bool
+    reason: str = ""
+    """Why not, in one line, if not."""
+    description: Description | None = None
+    """What it says of itself, if it can run."""
+
+
+def executable(name: str) -> Path:
+    """The executable of `linux:name`, built or not; `CandidateError` for an unknown name."""
+    if name not in NAMES:
+        raise CandidateError(f"no Linux mirror {name!r}; there are {', '.join(NAMES)}")
+    return Path(__file__).with_name(f"{name}_agent")
+
+
+def probe(name: str) -> Probe:
+    """Ask a mirror whether it can run here; runs it for a moment.
+
+    Never raises for what the executable does; `CandidateError` for an unknown name.
+    """
+    path = executable(name)
+    if not path.exists():
+        return Probe(
+            available=False,
+            reason=f"{path.name} was not built: `pip install .` builds it with a C compiler",
+        )
+    try:
+        done = subprocess.run(
+            [path, "--probe"], capture_output=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(available=False, reason=f"no answer within {PROBE_SECONDS:g} seconds")
+    except OSError as error:
+        return Probe(available=False, reason=f"cannot be run: {error.strerror}")
+    return _judge(done)
+
+
+def _judge(done: subprocess.CompletedProcess[bytes]) -> Probe:
+    if done.returncode == 0:
+        try:
+            return Probe(available=True, description=decode_description(done.stdout))
+        except CandidateError as error:
+            return Probe(available=False, reason=str(error))
+    lines = printable(done.stderr.decode(errors="replace")).strip().splitlines()
+    last = lines[-1] if lines else f"ended with {done.returncode} and no word"
+    return Probe(available=False, reason=last.removeprefix("unavailable: "))

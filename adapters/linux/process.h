@@ -1,0 +1,249 @@
+/*
+ * What the real Linux mirrors share: up to three processes with real mappings, driven by one
+ * coordinator (the agent's process) over shared memory.
+ *
+ * Whoever an operation belongs to does it: a process those on its own memory, a device those of
+ * the device, which may live in the coordinator or in the process that it is attached to.  The
+ * turn to go on is handed over only where the owner changes.
+ *
+ * A mirror is the process*.c files, one file with its device (the device_ functions below), and
+ * the agent's main().
+ */
+#ifndef LW_PROCESS_H
+#define LW_PROCESS_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lastwriter.h"
+
+enum {
+    PROCESSES = 3,
+    DEVICES = 2,
+    FILES = 4,
+    KEYS = 8,
+    JOBS = 4,
+    JOB_LENGTH = 8,
+    BATCH = 2048,
+};
+
+#define WORD 8u
+#define SMALL_PAGE 4096u
+#define HUGE_PAGE (2ul << 20)
+#define MAX_LENGTH (4ul << 20)
+#define ARENA_LIMIT (1024 * HUGE_PAGE)
+
+/* Who has the turn: the coordinator, or process p as p + 1. */
+enum { COORDINATOR = 0, OWNERS = PROCESSES + 1 };
+
+/* Beside the kinds of lastwriter.h: process 0 goes back to an empty arena. */
+#define KIND_RESET 255
+
+/* The shared memory is one memfd, so that a device can also get at it as a file.  Behind the
+ * control block lie, at these offsets, the outcomes' data, room for the words of a device's
+ * write, and for each device, job and access in it the data or words of that access. */
+#define CONTROL_ROOM (1ul << 20)
+#define DATA_AT CONTROL_ROOM
+#define DATA_ROOM (40ul << 20)
+#define WORDS_AT (DATA_AT + DATA_ROOM)
+#define JOBS_AT (WORDS_AT + MAX_LENGTH)
+#define SHARED_SIZE (JOBS_AT + DEVICES * JOBS * JOB_LENGTH * MAX_LENGTH)
+
+enum job_state { JOB_EMPTY = 0, JOB_QUEUED, JOB_SUBMITTED, JOB_DONE };
+
+struct job {
+    uint32_t state; /* also a futex */
+    uint32_t count;
+    uint32_t order; /* of submission, per device */
+    lw_operation accesses[JOB_LENGTH];
+    lw_outcome outcomes[JOB_LENGTH];
+};
+
+struct device {
+    uint8_t attached; /* process + 1, or 0 */
+    uint32_t submitted; /* how many jobs ever were; also a futex */
+    pid_t server;       /* a process of the device's own, or 0 */
+    struct job jobs[JOBS];
+};
+
+struct control {
+    lw_geometry geometry;
+    pid_t coordinator;
+    pid_t pids[PROCESSES];      /* 0: not alive; a zombie keeps its number until the reset */
+    uint8_t leaving[PROCESSES]; /* its end is no surprise */
+    uint8_t born;               /* a process, since the coordinator last looked */
+    uint8_t touched[FILES];     /* mapped or resized since the reset */
+    struct {
+        _Alignas(64) uint32_t state;
+    } turns[OWNERS];
+    uint32_t cursor, count;  /* in the batch below */
+    uint32_t used, capacity; /* bytes of the outcomes' data */
+    uint8_t full;            /* the operation at the cursor has no room for its data */
+    struct device devices[DEVICES];
+    lw_operation operations[BATCH];
+    lw_outcome outcomes[BATCH];
+};
+
+_Static_assert(sizeof(struct control) <= CONTROL_ROOM, "control block");
+
+/* What every process knows, inherited over fork. */
+struct mirror {
+    struct control *control;
+    uint8_t *shared; /* the same memory, as bytes */
+    char *arena;
+    unsigned self; /* the owner that this process is */
+    int shared_fd;
+    int files[FILES];
+    int pagemap; /* of the process itself */
+};
+
+extern struct mirror mirror;
+
+/* ---- What a device file provides ---- */
+
+/* Why the mirror cannot work here at all, or NULL. */
+const char *device_unavailable(void);
+/* Why the device cannot do this kind, which is not one of a process, or NULL. */
+const char *device_lacks(unsigned kind);
+/* Adds name, model and limits to the description, and its notes. */
+void device_describe(void);
+void device_notes(void);
+/* How many of the files are on a disk, from the last one down. */
+extern const unsigned disk_files;
+
+/* In the coordinator, once, before process 0 exists; 0 or -1 with errno. */
+int device_start(void);
+/* In the coordinator: wait for the jobs that a program left in flight, before a reset. */
+void device_quiesce(void);
+/* In a process: a fresh start, after fork as the child, and before it exits. */
+void device_reset(void);
+void device_forked(void);
+void device_leaving(void);
+
+/* Who does the operations of a device (in its present state) and who attaches it. */
+unsigned device_owner(const lw_operation *op);
+
+/* One access, at once.  `at` is the offset in the shared memory where the data of a read goes
+ * or where the words of a write lie. */
+void device_access(const lw_operation *op, size_t at, lw_outcome *outcome);
+void device_attach(const lw_operation *op, lw_outcome *outcome);
+void device_detach(const lw_operation *op, lw_outcome *outcome);
+void device_register(const lw_operation *op, lw_outcome *outcome);
+void device_unregister(const lw_operation *op, lw_outcome *outcome);
+/* Start a job, and wait until its outcomes and data are there. */
+void device_submit(unsigned device, struct job *job);
+void device_wait(unsigned device, struct job *job);
+
+/* ---- process.c: the coordinator and the life of processes ---- */
+
+/* Whether a process has not exited; `process` is any number that a program can name. */
+int process_alive(unsigned process);
+void process_fork(const lw_operation *op, lw_outcome *outcome);
+_Noreturn void process_exit(void);
+/* A helper process of the coordinator, which runs `body` and dies with the coordinator. */
+pid_t process_helper(void (*body)(unsigned), unsigned argument);
+/* Something in the mirror itself failed: say so and end everything. */
+_Noreturn void process_fatal(const char *what);
+
+/* ---- process_turn.c ---- */
+
+void turn_give(unsigned owner);
+void turn_wait(void);
+/* Do what is ours from the cursor on, then hand over; the coordinator just returns. */
+void turn_run(void);
+void futex_wait(uint32_t *word, uint32_t value);
+void futex_wake(uint32_t *word);
+
+/* ---- process_step.c: operations on a process's own memory ---- */
+
+void step_memory(const lw_operation *op, lw_outcome *outcome);
+
+/* ---- process_access.c: loads and stores that may fault ---- */
+
+void access_prepare(void);
+void access_words(const lw_operation *op, lw_outcome *outcome);
+
+/* ---- process_events.c ---- */
+
+void event_do(const lw_operation *op, lw_outcome *outcome);
+/* Why this event can never happen here, or NULL. */
+const char *event_lacks(unsigned kind);
+void event_notes(void);
+
+/* ---- process_pages.c: needs mirror.pagemap, so only in a process ---- */
+
+/* Bits of an entry of the page map. */
+#define PAGE_PRESENT (1ull << 63)
+#define PAGE_SWAPPED (1ull << 62)
+#define PAGE_OF_FILE (1ull << 61) /* or of shared anonymous memory */
+#define PAGE_FRAME ((1ull << 55) - 1) /* zero where hidden */
+
+/* The entries of `count` small pages; 0 or -1. */
+int pages_look(char *at, unsigned count, uint64_t *entries);
+/* Whether the page of a file at this address is in memory. */
+int pages_cached(char *at);
+/* Whether a huge page is mapped at this multiple of its size. */
+int pages_are_huge(char *at);
+/* Whether that can be told; anywhere. */
+int pages_can_tell_huge(void);
+/* A number at the start of a file, or -1. */
+long read_number(const char *path);
+
+/* ---- process_jobs.c: what all devices do alike ---- */
+
+void step_device(const lw_operation *op, lw_outcome *outcome);
+/* Bytes of data that the operation may give. */
+uint32_t step_room(const lw_operation *op);
+size_t job_place(unsigned device, const struct job *job, unsigned access);
+/* Do all accesses of a job, one after the other. */
+void job_perform(unsigned device, struct job *job);
+
+/* ---- process_files.c ---- */
+
+/* Shared memory, arena and files: 0 or -1 with errno. */
+int files_start(void);
+void files_reset(const lw_geometry *before);
+/* A note on the files for the description, or NULL. */
+const char *files_note(void);
+/* Whether any file is on a disk. */
+int files_on_disk(void);
+/* Write dirty pages of the disk files back. */
+void files_clean(void);
+
+/* ---- process_describe.c ---- */
+
+void describe(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void describe_note(const char *note);
+const char *describe_mirror(void);
+
+/* ---- small helpers ---- */
+
+static inline int is_read(unsigned kind)
+{
+    return kind == LW_READ || kind == LW_DREAD;
+}
+
+static inline int is_device_access(unsigned kind)
+{
+    return kind >= LW_DREAD && kind <= LW_DCAS;
+}
+
+static inline char *page_address(unsigned page)
+{
+    return mirror.arena + (size_t)page * mirror.control->geometry.page_size;
+}
+
+static inline size_t page_bytes(unsigned pages)
+{
+    return (size_t)pages * mirror.control->geometry.page_size;
+}
+
+static inline void answer(lw_outcome *outcome, unsigned status, int error)
+{
+    outcome->status = (uint8_t)status;
+    outcome->error = (uint16_t)error;
+}
+
+#endif

@@ -1,0 +1,107 @@
+"""What names a candidate: a spec, and how to reach what it names."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .candidate import Candidate, CandidateError
+from .client import RemoteCandidate
+from .python import adopt, load_python
+
+__all__ = ["Known", "Reach", "known", "open_candidate", "reach_of"]
+
+_FORMS = (
+    "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
+    "linux:NAME, tcp:HOST:PORT or unix:PATH"
+)
+LINUX = ("process_vm", "io_uring")
+"""Names of the real Linux mirrors."""
+
+
+class Reach(enum.Enum):
+    """How a candidate is reached."""
+
+    HERE = enum.auto()
+    """Code to be loaded: Python or a shared library."""
+    EXECUTABLE = enum.auto()
+    """A program of its own that speaks the wire protocol on an inherited socket."""
+    REMOTE = enum.auto()
+    """An agent that is running already."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A candidate that comes with the package, and whether it can run here."""
+
+    spec: str
+    available: bool
+    reason: str = ""
+    """Why not, if not."""
+
+
+def reach_of(spec: str) -> Reach:
+    """How to reach what the spec names; `CandidateError` if it has no known form."""
+    prefix, colon, rest = spec.partition(":")
+    if not spec or (colon and not (prefix and rest)) or not (colon or _is_library(spec)):
+        raise CandidateError(f"{spec!r} names no candidate; one is {_FORMS}")
+    if _is_library(spec):
+        return Reach.HERE
+    return {"linux": Reach.EXECUTABLE, "tcp": Reach.REMOTE, "unix": Reach.REMOTE}.get(
+        prefix, Reach.HERE
+    )
+
+
+def _is_library(spec: str) -> bool:
+    return spec.endswith(".so") and not spec.startswith("unix:")
+
+
+def open_candidate(spec: str) -> Candidate:
+    """The candidate, in this process or at its agent; `CandidateError` if it cannot be had."""
+    reach = reach_of(spec)
+    if reach is Reach.REMOTE:
+        return RemoteCandidate.connect(spec)
+    if reach is Reach.EXECUTABLE:
+        raise CandidateError(f"{spec} is a program of its own and cannot be loaded into another")
+    if _is_library(spec):
+        from .ccffi import load_library  # noqa: PLC0415 (not everybody has a library)
+
+        return load_library(Path(spec))
+    prefix, _, name = spec.partition(":")
+    own = {"reference": _open_mirror, "mutant": _open_mutant}.get(prefix)
+    return own(name) if own else load_python(spec)
+
+
+def _open_mirror(name: str) -> Candidate:
+    from reference.mirrors import MIRRORS  # noqa: PLC0415 (only for those who ask for one)
+
+    return adopt(_pick(MIRRORS, name, "reference mirror"), f"reference:{name}")
+
+
+def _open_mutant(name: str) -> Candidate:
+    from reference.mirrors import MUTANTS  # noqa: PLC0415 (only for those who ask for one)
+
+    return adopt(_pick(MUTANTS, name, "mutant").make, f"mutant:{name}")
+
+
+def _pick(table: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in table:
+        raise CandidateError(f"no {what} {name!r}; there are {', '.join(sorted(table))}")
+    return table[name]
+
+
+def known() -> list[Known]:
+    """The mirrors that come with the package: the reference ones, and those of Linux.
+
+    A Linux mirror is probed, which may run its executable for a moment.
+    """
+    from reference.mirrors import MIRRORS  # noqa: PLC0415 (only for those who ask for them)
+
+    from .linux import probe  # noqa: PLC0415 (likewise)
+
+    mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
+    reasons = {f"linux:{name}": probe(name) for name in LINUX}
+    return mirrors + [Known(spec, not reason, reason or "") for spec, reason in reasons.items()]

@@ -1,0 +1,329 @@
+"""Running programs on a candidate that may crash, hang, eat memory or answer garbage."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from reference.description import Description
+from reference.operations import OPERATION
+from reference.outcomes import Outcome
+from reference.program import Program
+from reference.trace import Breakdown, Cause, Trace
+
+from .candidate import CandidateError, GarbageError
+from .client import RemoteCandidate
+from .process import Child
+from .python import check_outcomes, describe, located
+from .registry import Reach, open_candidate, reach_of
+from .tls import TlsFiles
+from .wire import ClosedError, DeadlineError, RefusedError, Stream, WireError
+
+__all__ = ["InProcess", "Limits", "Runner", "Worker"]
+
+_DEATH_SECONDS = 2.0
+_PARTING_SECONDS = 1.0
+_WEIGHING_SECONDS = 0.5
+"""A candidate whose programs are all short is weighed between them, this far apart."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may use."""
+
+    seconds: float = 10.0
+    """For one program, from its reset to its last outcome."""
+    memory: int = 4 << 30
+    """Bytes that a worker process and its children may hold; remote agents see to their own."""
+    start: float = 30.0
+    """Seconds until a candidate has described itself."""
+
+
+class Runner(Protocol):
+    """What runs programs: a `Worker` or `InProcess`."""
+
+    @property
+    def description(self) -> Description: ...
+
+    def run(self, program: Program) -> Trace: ...
+
+    def close(self) -> None: ...
+
+
+class _HeavyError(Exception):
+    """The worker's process holds too much memory."""
+
+
+class _Link:
+    """The conversation with a candidate, up to its first breakdown."""
+
+    client: RemoteCandidate
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
+        """The outcomes, batch by batch; raises what `explain` explains."""
+        self.client.deadline = time.monotonic() + self.limits.seconds
+        self.client.reset(program.geometry)
+        yield from self.client.steps(program.operations, records)
+
+    def explain(self, error: Exception) -> Breakdown:
+        """What an error in `run` says about the candidate."""
+        text = str(error)
+        if isinstance(error, DeadlineError):
+            return Breakdown(Cause.HANG, f"no answer within {self.limits.seconds:g} s")
+        if isinstance(error, ClosedError):
+            return Breakdown(Cause.CRASH, text)
+        cause = Cause.REFUSED if isinstance(error, RefusedError) else Cause.GARBAGE
+        return Breakdown(cause, text)
+
+    def end(self) -> None:
+        """Break off."""
+        self.client.stream.close()
+
+    def close(self) -> None:
+        """Part in peace."""
+        self.client.close()
+
+
+class _RemoteLink(_Link):
+    """To an agent that is running somewhere already."""
+
+    def __init__(self, spec: str, limits: Limits, tls: TlsFiles | None) -> None:
+        super().__init__(limits)
+        self.client = RemoteCandidate.connect(spec, tls=tls, seconds=limits.start)
+        self.client.deadline = time.monotonic() + limits.start
+        try:
+            self.description = self.client.describe()
+        except BaseException:
+            self.end()
+            raise
+
+
+class _ChildLink(_Link):
+    """To an agent in a process of our own."""
+
+    def __init__(self, spec: str, limits: Limits) -> None:
+        super().__init__(limits)
+        self._child = _start(spec)
+        self._died = False
+        self._weighed = time.monotonic()
+        self._programs = 0
+        stream = Stream.of_socket(self._child.socket)
+        stream.idle = self._look
+        try:
+            self._greet(spec, stream, time.monotonic() + limits.start)
+        except BaseException:
+            self._child.end()
+            raise
+
+    def _greet(self, spec: str, stream: Stream, deadline: float) -> None:
+        try:
+            self.client = RemoteCandidate(stream, deadline=deadline)
+            self.description = self.client.describe()
+        except RefusedError as error:
+            raise CandidateError(str(error)) from None
+        except DeadlineError:
+            problem = f"did not describe itself within {self.limits.start:g} s"
+            raise CandidateError(f"{spec}: {problem}") from None
+        except (WireError, _HeavyError) as error:
+            lines = self.explain(error).message.splitlines()
+            text = ": ".join([lines[0], *lines[-1:]] if len(lines) > 1 else lines)
+            raise CandidateError(f"{spec}: broke down at its start: {text}") from None
+
+    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
+        death = self._child.death()
+        if death is not None:
+            raise ClosedError(f"{death}, after it had answered the program before this one")
+        self._child.output.clear()
+        self._programs += 1
+        yield from super().run(program, records)
+        if time.monotonic() - self._weighed > _WEIGHING_SECONDS:
+            self._weigh()
+
+    def _look(self) -> None:
+        """Look after the child while waiting for it."""
+        self._child.output.trim()
+        self._weigh()
+        # Its socket may be held open by children of its own.  What it wrote before it died has
+        # been read by the second look.
+        if self._died:
+            raise ClosedError("died")
+        self._died = self._child.death() is not None
+
+    def _weigh(self) -> None:
+        self._weighed = time.monotonic()
+        used = self._child.memory()
+        if used > self.limits.memory:
+            raise _HeavyError(
+                f"holds {used >> 20} MiB, more than {self.limits.memory >> 20} MiB, "
+                f"in program {self._programs} since its start"
+            )
+
+    def explain(self, error: Exception) -> Breakdown:
+        breakdown = super().explain(error)
+        if isinstance(error, _HeavyError):
+            breakdown = Breakdown(Cause.MEMORY, str(error))
+        elif isinstance(error, ClosedError):
+            death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
+            breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
+        output = self._child.output.tail()
+        if not output:
+            return breakdown
+        return Breakdown(breakdown.cause, f"{breakdown.message}\nlast output:\n{output}")
+
+    def end(self) -> None:
+        self._child.end()
+
+    def close(self) -> None:
+        super().close()
+        # A candidate that ends by itself can clean up, and so can what it is instrumented with.
+        self._child.death(_PARTING_SECONDS)
+        self._child.end()
+
+
+def _start(spec: str) -> Child:
+    environment = dict(os.environ)
+    if reach_of(spec) is Reach.EXECUTABLE:
+        from .linux import executable  # noqa: PLC0415 (only for those who ask for one)
+
+        path = str(executable(spec.partition(":")[2]))
+        return Child(lambda file: [path, "--fd", str(file)], environment)
+    # What can be imported here can be imported there.
+    environment["PYTHONPATH"] = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+    python = [sys.executable, "-P", "-m", "adapters.server"]
+    return Child(lambda file: [*python, "--fd", str(file), "--", spec], environment)
+
+
+class Worker:
+    """Runs programs on a candidate in a process of its own, or at its agent.
+
+    The process is replaced after every breakdown, when the next program comes.  `journal` is a
+    file that holds the packed program that was given to the candidate last.  Raises
+    `CandidateError` if the candidate cannot be started (again) or reached.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        limits: Limits = Limits(),
+        journal: Path | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self.spec = spec
+        self.limits = limits
+        self._tls = tls
+        self._link: _Link | None = None
+        self._journal = _open_journal(journal) if journal else None
+        try:
+            link = self._connect()
+        except BaseException:
+            self._close_journal()
+            raise
+        self.description = link.description
+        self._link = link
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, program: Program) -> Trace:
+        """Run a program; whatever the candidate does is in the trace."""
+        packed = program.to_bytes()
+        records = packed[len(packed) - len(program) * OPERATION.size :]
+        link = self._link or self._connect()
+        link.limits = self.limits
+        self._link = None
+        try:
+            if self._journal is not None:
+                os.pwrite(self._journal, packed, 0)
+            trace = _trace(link, program, records)
+            if trace.breakdown is None:
+                self._link = link
+        finally:
+            if self._link is None:
+                link.end()
+        return trace
+
+    def close(self) -> None:
+        """End the process, or leave the agent."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._close_journal()
+
+    def _connect(self) -> _ChildLink | _RemoteLink:
+        if reach_of(self.spec) is Reach.REMOTE:
+            return _RemoteLink(self.spec, self.limits, self._tls)
+        return _ChildLink(self.spec, self.limits)
+
+    def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            os.close(journal)
+
+
+def _open_journal(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CandidateError(f"cannot write the journal {path}: {error.strerror}") from None
+
+
+def _trace(link: _Link, program: Program, records: bytes) -> Trace:
+    outcomes: list[Outcome] = []
+    breakdown = None
+    try:
+        for batch in link.run(program, records):
+            outcomes += batch
+    except (WireError, _HeavyError) as error:
+        breakdown = link.explain(error)
+    return Trace(program, tuple(outcomes), breakdown)
+
+
+class InProcess:
+    """Runs programs on a candidate in this process: fast, for candidates that are trusted.
+
+    An exception is a breakdown; a crash or a hang is one of this process.
+    """
+
+    def __init__(self, spec: str) -> None:
+        if reach_of(spec) is not Reach.HERE:
+            raise CandidateError(f"{spec}: cannot be loaded into this process")
+        self.spec = spec
+        self._candidate = open_candidate(spec)
+        self.description = describe(self._candidate, spec)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, program: Program) -> Trace:
+        """Run a program; an exception or a wrong answer is a breakdown in the trace."""
+        cause, doing = Cause.REFUSED, "reset"
+        try:
+            self._candidate.reset(program.geometry)
+            doing = "run"
+            answer: object = self._candidate.run(program.operations)
+            return Trace(program, tuple(check_outcomes(program.operations, answer)))
+        except GarbageError as error:
+            cause, text = Cause.GARBAGE, str(error)
+        except CandidateError as error:
+            text = str(error)
+        except (Exception, SystemExit) as error:
+            text = f"{doing} raised {located(error)}"
+        return Trace(program, (), Breakdown(cause, text))
+
+    def close(self) -> None:
+        """Nothing to end; for symmetry with `Worker`."""

@@ -1,0 +1,101 @@
+"""Run programs on a candidate, judge them, and reduce what fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from adapters.worker import Runner
+from reference.model import judge
+from reference.program import Program
+from reference.trace import Judgement, Trace, Violation
+
+from .reduce import reduce
+
+__all__ = ["Coverage", "Examiner", "Failure"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A program that breaks a rule, as short as it could be made."""
+
+    program: Program
+    violation: Violation
+    trace: Trace
+    """What the candidate answered to the reduced program, the last time that it failed."""
+    found: Program
+    """The program as it was generated."""
+    runs: int
+    """Runs of the candidate that the reduction took."""
+    unstable: bool
+    """It does not fail every time it is run."""
+
+
+class Coverage:
+    """What was run, and how often each rule was put to the test."""
+
+    def __init__(self) -> None:
+        self.programs = 0
+        self.operations = 0
+        self.checks = 0
+        """Reads of the closing sweeps, which are not counted as operations."""
+        self.lengths: Counter[int] = Counter()
+        """Programs by length in operations."""
+        self.exercised: Counter[str] = Counter()
+
+    def add(self, length: int, total: int, judgement: Judgement) -> None:
+        """Count a program of `length` operations, `total` with its closing sweep."""
+        self.programs += 1
+        self.operations += length
+        self.checks += total - length
+        self.lengths[length] += 1
+        self.exercised.update(judgement.exercised)
+
+    def update(self, other: Coverage) -> None:
+        """Add what another run has covered."""
+        self.programs += other.programs
+        self.operations += other.operations
+        self.checks += other.checks
+        self.lengths.update(other.lengths)
+        self.exercised.update(other.exercised)
+
+
+class Examiner:
+    """A candidate at work: every program that it is given is run and judged."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.coverage = Coverage()
+
+    def examine(self, program: Program, length: int | None = None) -> Violation | None:
+        """Run and judge a program whose first `length` operations are not a closing sweep."""
+        judgement = judge(self.runner.run(program))
+        self.coverage.add(
+            len(program) if length is None else length, len(program), judgement
+        )
+        return judgement.violation
+
+    def reduce(self, program: Program, violation: Violation) -> Failure:
+        """Make a failing program short.  The runs that this takes are not counted as coverage."""
+        traces: dict[Program, Trace] = {}
+
+        def reproduce(candidate: Program) -> Violation | None:
+            trace = self.runner.run(candidate)
+            violation = judge(trace).violation
+            if violation is not None:
+                traces[candidate] = trace
+            return violation
+
+        reduced = reduce(program, violation, reproduce)
+        short = reduced.program
+        trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
+        return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)
+
+
+def _failing_prefix(traces: dict[Program, Trace], short: Program) -> Trace | None:
+    """The trace of a program that was then cut behind its failure."""
+    operations = short.operations
+    for program, trace in traces.items():
+        if program.operations[: len(operations)] == operations:
+            return Trace(short, trace.outcomes[: len(operations)], trace.breakdown)
+    return None
