@@ -70,9 +70,7 @@ class Examiner:
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
         judgement = judge(self.runner.run(program))
-        self.coverage.add(
-            len(program) if length is None else length, len(program), judgement
-        )
+        self.coverage.add(len(program) if length is None else length, len(program), judgement)
         return judgement.violation
 
     def reduce(self, program: Program, violation: Violation) -> Failure:

@@ -114,9 +114,7 @@ def reduce(
 
 
 def _reduce(search: _Search) -> None:
-    search.program = search.program.with_operations(
-        search.operations[: search.violation.index + 1]
-    )
+    search.program = search.program.with_operations(search.operations[: search.violation.index + 1])
     search.attempt(_related(search.operations))
     while True:
         before = search.operations

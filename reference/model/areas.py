@@ -191,7 +191,9 @@ def punch(state: State, operation: Operation, succeeded: bool, space: AddressSpa
     for slot in slots:
         for mapping in slot:
             if mapping is not None and mapping.shared and mapping.file is not None:
-                _punch_file(state, mapping.file, mapping.index, certain=succeeded and len(slot) == 1)
+                _punch_file(
+                    state, mapping.file, mapping.index, certain=succeeded and len(slot) == 1
+                )
 
 
 def _punchable(slot: Slot) -> bool:

@@ -44,7 +44,11 @@ def register(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     rights = operation.flags & RIGHTS
     _check_range(state, operation, succeeded, space, rights)
-    pinned = [_pin(space, page, rights, certain=succeeded) for page in pages_of(operation)]
+    if succeeded and state.sync.pins:
+        pinned = [_copied(space, page, rights) for page in pages_of(operation)]
+    else:
+        pinned = [() for _ in pages_of(operation)]
+        _may_copy(space, operation, rights)
     if succeeded:
         state.registrations[name] = Registration(operation.page, rights, pinned)
         for page in pages_of(operation):
@@ -66,14 +70,18 @@ def _check_range(
     state.history.exercised["A2" if succeeded else "A1"] += 1
 
 
-def _pin(space: AddressSpace, page: int, rights: int, *, certain: bool) -> tuple[Page, ...]:
-    """The contents that a registration of the page holds on to.
+def _may_copy(space: AddressSpace, operation: Operation, rights: int) -> None:
+    """Private file pages in the range may have been faulted in for writing."""
+    if rights == READ_WRITE:
+        for page in pages_of(operation):
+            maybe_copied(space, page)
 
-    A long-term pin of private memory breaks copy-on-write first, a pin for reading too.
+
+def _copied(space: AddressSpace, page: int, rights: int) -> tuple[Page, ...]:
+    """The contents of a page whose copy-on-write is broken: by a write fault, or a long-term pin.
+
+    A long-term pin breaks it for reading too (mm/gup.c, since Linux 6.2).
     """
-    if not certain:
-        maybe_copied(space, page)
-        return ()
     slot = tuple(m for m in space.slots[page] if m is not None and m.may & rights == rights)
     space.slots[page] = slot
     contents = dict.fromkeys(mapping.break_cow() for mapping in slot)
@@ -101,15 +109,13 @@ def fault(state: State, operation: Operation, outcome: Outcome) -> None:
     rights = operation.flags & RIGHTS
     _check_range(state, operation, succeeded, space, rights)
     state.history.exercised["H3"] += 1
-    process = state.attached[operation.device]
+    if not succeeded:
+        _may_copy(space, operation, rights)
+        return
     for page in pages_of(operation):
         if rights == READ_WRITE:
-            if succeeded:
-                _pin(space, page, rights, certain=True)
-            else:
-                maybe_copied(space, page)
-        if succeeded:
-            state.history.device_access(operation.device, process, page)
+            _copied(space, page, rights)
+        state.history.device_access(operation.device, state.attached[operation.device], page)
 
 
 def to_device(state: State, operation: Operation, outcome: Outcome) -> None:
