@@ -102,11 +102,16 @@ class Child:
             )
         except OSError as error:
             raise CandidateError(f"cannot start {command[0]}: {error.strerror}") from None
-        fcntl.fcntl(watch, fcntl.F_SETOWN, -process.pid)
-        fcntl.fcntl(watch, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(watch, fcntl.F_SETFL, os.O_ASYNC)
-        with contextlib.suppress(OSError):  # if memory runs out, it is the one to go
-            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+        try:
+            fcntl.fcntl(watch, fcntl.F_SETOWN, -process.pid)
+            fcntl.fcntl(watch, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(watch, fcntl.F_SETFL, os.O_ASYNC)
+            with contextlib.suppress(OSError):  # if memory runs out, it is the one to go
+                Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
     @property
@@ -150,10 +155,14 @@ class Child:
         """Kill the child with its whole group, and free what belonged to it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(_DEATH_SECONDS)
-        self.socket.close()
-        os.close(self._lifeline)
-        self.output.close()
+        try:
+            self._process.wait(_DEATH_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise CandidateError(f"process {self.pid} cannot be killed") from None
+        finally:
+            self.socket.close()
+            os.close(self._lifeline)
+            self.output.close()
 
 
 def _signal_name(number: int) -> str:

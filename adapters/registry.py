@@ -18,8 +18,6 @@ _FORMS = (
     "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
     "linux:NAME, tcp:HOST:PORT or unix:PATH"
 )
-LINUX = ("process_vm", "io_uring")
-"""Names of the real Linux mirrors."""
 
 
 class Reach(enum.Enum):
@@ -96,12 +94,14 @@ def _pick(table: Mapping[str, Any], name: str, what: str) -> Any:
 def known() -> list[Known]:
     """The mirrors that come with the package: the reference ones, and those of Linux.
 
-    A Linux mirror is probed, which may run its executable for a moment.
+    A Linux mirror is probed, which runs its executable for a moment.
     """
     from reference.mirrors import MIRRORS  # noqa: PLC0415 (only for those who ask for them)
 
-    from .linux import probe  # noqa: PLC0415 (likewise)
+    from .linux import NAMES, probe  # noqa: PLC0415 (likewise)
 
     mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
-    reasons = {f"linux:{name}": probe(name) for name in LINUX}
-    return mirrors + [Known(spec, not reason, reason or "") for spec, reason in reasons.items()]
+    probes = {name: probe(name) for name in NAMES}
+    return mirrors + [
+        Known(f"linux:{name}", found.available, found.reason) for name, found in probes.items()
+    ]

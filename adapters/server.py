@@ -7,6 +7,7 @@ whoever connects.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import io
 import os
@@ -81,6 +82,16 @@ def _part(stream: Stream, text: str) -> None:
             stream.receive(deadline=deadline)
     except WireError:
         pass
+
+
+def _linger(connection: socket.socket) -> None:
+    """Close a socket that no stream could be made of, after a moment for the client to read."""
+    with connection, contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(_PARTING_SECONDS)
+        deadline = _soon(_PARTING_SECONDS)
+        while connection.recv(4096) and time.monotonic() < deadline:
+            pass
 
 
 def _soon(seconds: float) -> float:
@@ -162,24 +173,32 @@ class Listener:
         """Wait for a client and serve it until it leaves."""
         connection, _ = self._socket.accept()
         try:
-            stream = Stream.of_socket(self._secured(connection))
+            connection = self._prepared(connection)
         except OSError as error:
-            connection.close()
             sys.stderr.write(f"a client failed to connect: {error}\n")
+            _linger(connection)
             return
-        serve(stream, self._make, self._name)
+        serve(Stream.of_socket(connection), self._make, self._name)
 
-    def _secured(self, connection: socket.socket) -> socket.socket:
+    def _prepared(self, connection: socket.socket) -> socket.socket:
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A client whose machine vanished must not keep others out for ever.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._context is None:
             return connection
-        connection.settimeout(_GREETING_SECONDS)
-        return self._context.wrap_socket(connection, server_side=True)
+        # The wrapped socket is another object that closes itself when it fails: it gets a copy,
+        # so that the client can be left politely.
+        copy = connection.dup()
+        copy.settimeout(_GREETING_SECONDS)
+        secured = self._context.wrap_socket(copy, server_side=True)
+        connection.close()
+        return secured
 
     def close(self) -> None:
+        """Stop listening; a `serve_one` that waits for a client in another thread ends."""
+        with contextlib.suppress(OSError):  # it may be closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         scheme, _, path = self.address.partition(":")
         if scheme == "unix":

@@ -355,14 +355,20 @@ class Stream:
     def send(self, kind: FrameType, payload: bytes = b"", *, deadline: float | None = None) -> None:
         """Send one frame whole; `ClosedError`, `DeadlineError`."""
         rest = memoryview(encode_frame(kind, payload))
-        while rest:
+        while True:
             rest = rest[self._try(partial(self._send, rest), _WRITE, deadline) :]
+            if not rest:
+                return
+            _check_time(deadline)
 
     def receive(self, *, deadline: float | None = None) -> Frame:
         """The next frame; `WireError` or one of its kinds if none comes."""
+        # An empty piece brings out an error that stood behind frames already given out.
+        self._frames += () if self._frames else self._decoder.feed(b"")
         while not self._frames:
-            # An empty piece brings out an error that stood behind frames already given out.
-            self._frames += self._decoder.feed(b"") or self._decoder.feed(self._piece(deadline))
+            self._frames += self._decoder.feed(self._piece(deadline))
+            if not self._frames:  # a peer that sends byte by byte never makes us wait
+                _check_time(deadline)
         return self._frames.popleft()
 
     def _piece(self, deadline: float | None) -> bytes:
@@ -390,8 +396,7 @@ class Stream:
         poll = select.poll()
         poll.register(self._input if event == _READ else self._output, event)
         while not poll.poll(self._patience(deadline)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineError("no answer in time")
+            _check_time(deadline)
             if self.idle is not None:
                 self.idle()
 
@@ -401,6 +406,11 @@ class Stream:
         if deadline is not None:
             ticks.append(max(0.0, deadline - time.monotonic()))
         return 1000 * min(ticks) if ticks else None
+
+
+def _check_time(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineError("no answer in time")
 
 
 def _closed(error: OSError) -> str:

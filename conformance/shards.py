@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
@@ -40,6 +40,10 @@ class Shard:
     backend: str
     profile: str
     page_size: int
+
+    def limited(self, programs: int) -> Shard:
+        """The shard with at most so many programs."""
+        return replace(self, programs=min(self.programs, programs))
 
 
 def shards(

@@ -49,6 +49,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     id: str
     """Stable name: the family's letter and a number, or `E.` and the name of an event."""
+    title: str = ""
+    """The rule in a few words, if it is one that is checked now."""
     text: str
     """The rule, in one sentence."""
     source: str

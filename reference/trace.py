@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .outcomes import Outcome
 from .program import Program
 
-__all__ = ["Breakdown", "Cause", "Judgement", "Trace", "Violation"]
+__all__ = ["Breakdown", "Cause", "Judgement", "Trace", "Violation", "WrongWord"]
 
 
 class Cause(enum.StrEnum):
@@ -41,6 +41,19 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class WrongWord:
+    """A word that was read as something it cannot hold."""
+
+    process: int
+    """Address space, as index of its process."""
+    page: int
+    word: int
+    """Word in the page."""
+    value: int
+    """What was read."""
+
+
+@dataclass(frozen=True)
 class Violation:
     """The first outcome that the contract does not allow."""
 
@@ -50,6 +63,8 @@ class Violation:
     """Operation that it is the outcome of."""
     message: str
     """One line: what was allowed and what came."""
+    wrong: WrongWord | None = None
+    """The word that it is about, if it is about one."""
 
 
 @dataclass(frozen=True)

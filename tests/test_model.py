@@ -495,7 +495,7 @@ REGISTRATION = {
     ),
     "overtaken: neither": (
         [MAP, write(), "attach d0 p0", REGISTER, MAP, write(0, X), f"{KEYED_READ} => 7"],
-        "C2",
+        "P2",
     ),
     "overtaken: a write may show": (
         [MAP, "attach d0 p0", REGISTER, MAP, KEYED_WRITE, f"{read()} => {W}", f"{read()} => {W}"],

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters import linux
 from adapters.candidate import Candidate, CandidateError, Stepwise
 from adapters.examples.tiny import Tiny
+from adapters.linux import Probe
 from adapters.python import check_outcomes, describe, load_python, located
-from adapters.registry import Reach, open_candidate, reach_of
+from adapters.registry import Known, Reach, known, open_candidate, reach_of
 from reference.geometry import Geometry
 from reference.operations import Flag, Kind, Operation
 from reference.outcomes import Outcome, Status
@@ -39,7 +41,9 @@ class TestLoading:
 
     def test_a_name_may_have_dots(self, tmp_path: Path) -> None:
         source = tmp_path / "outer.py"
-        source.write_text("from adapters.examples.tiny import Tiny\nclass Outer:\n    Inner = Tiny\n")
+        source.write_text(
+            "from adapters.examples.tiny import Tiny\nclass Outer:\n    Inner = Tiny\n"
+        )
         assert isinstance(load_python(f"{source}:Outer.Inner"), Tiny)
 
     def test_a_file_can_import_what_is_beside_it(self, tmp_path: Path) -> None:
@@ -58,7 +62,10 @@ class TestLoading:
             ("adapters.examples.tiny:Tiny.x.y", "adapters.examples.tiny has no Tiny.x.y"),
             (misbehaving("number"), "int has no method describe"),
             (misbehaving("NoRun"), "NoRun has no method run"),
-            (misbehaving("RaisesWhenMade"), r"making it raised RuntimeError: out of order \(/.*:\d+\)"),
+            (
+                misbehaving("RaisesWhenMade"),
+                r"making it raised RuntimeError: out of order \(/.*:\d+\)",
+            ),
         ],
     )
     def test_what_is_wrong_is_said_in_one_line(self, spec: str, problem: str) -> None:
@@ -86,7 +93,9 @@ class TestLoading:
     ) -> None:
         (tmp_path / "lastwriter_broken.py").write_text("import lastwriter_no_such\n")
         monkeypatch.syspath_prepend(tmp_path)
-        with pytest.raises(CandidateError, match=r"ModuleNotFoundError: .*_no_such.*broken\.py:1\)"):
+        with pytest.raises(
+            CandidateError, match=r"ModuleNotFoundError: .*_no_such.*broken\.py:1\)"
+        ):
             load_python("lastwriter_broken:Mirror")
 
     @pytest.mark.parametrize(
@@ -127,7 +136,9 @@ class TestSpecs:
             reach_of(spec)
 
     def test_unknown_mirrors_are_told_what_there_is(self) -> None:
-        with pytest.raises(CandidateError, match="no reference mirror 'x'; there are faulting, "):
+        with pytest.raises(
+            CandidateError, match=r"no reference mirror 'x'; there are .*faulting, "
+        ):
             open_candidate("reference:x")
         with pytest.raises(CandidateError, match="no mutant 'x'; there are "):
             open_candidate("mutant:x")
@@ -140,6 +151,18 @@ class TestSpecs:
     def test_executables_cannot_be_loaded(self) -> None:
         with pytest.raises(CandidateError, match="linux:x is a program of its own"):
             open_candidate("linux:x")
+
+
+class TestKnown:
+    def test_lists_what_comes_with_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        probes = {"process_vm": Probe(available=True), "io_uring": Probe(False, "no ring")}
+        monkeypatch.setattr(linux, "probe", probes.__getitem__)
+        found = {known.spec: known for known in known()}
+        assert found["linux:process_vm"] == Known("linux:process_vm", available=True)
+        assert found["linux:io_uring"] == Known("linux:io_uring", available=False, reason="no ring")
+        mirrors = {spec for spec in found if spec.startswith("reference:")}
+        assert mirrors >= {"reference:faulting", "reference:refcounting", "reference:registration"}
+        assert all(found[spec].available for spec in mirrors)
 
 
 class Unprintable(Exception):

@@ -12,8 +12,8 @@ import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,15 @@ from adapters.examples.tiny import Tiny
 from adapters.registry import open_candidate
 from adapters.server import Listener, serve
 from adapters.tls import TlsFiles
-from adapters.wire import ClosedError, DeadlineError, FrameType, RefusedError, Stream, WireError
+from adapters.wire import (
+    ClosedError,
+    DeadlineError,
+    FrameDecoder,
+    FrameType,
+    RefusedError,
+    Stream,
+    WireError,
+)
 from adapters.worker import Limits, Worker
 from reference.geometry import Geometry
 from reference.operations import Flag, Kind, Operation
@@ -41,6 +49,7 @@ ROOT = Path(__file__).parents[1]
 MISBEHAVING = Path(__file__).with_name("misbehaving.py")
 BAD = 0xBAD
 MANY_SECONDS = 60.0
+PATIENT = Limits(seconds=MANY_SECONDS)
 FAR = "192.0.2.1"  # an address for documentation: never ours, and never connected to here
 GEOMETRY = Geometry(pages=4, processes=1, devices=1, files=0, keys=0, jobs=0)
 OPERATIONS = (
@@ -63,7 +72,7 @@ Start = Callable[..., Listener]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts a listener that serves a number of clients, and checks that it did."""
-    with contextlib.ExitStack() as cleanup, ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as cleanup:
 
         def start(
             address: str = "tcp:127.0.0.1:0",
@@ -73,9 +82,14 @@ def start() -> Iterator[Start]:
             tls: TlsFiles | None = None,
         ) -> Listener:
             listener = Listener(address, make, "tiny", tls)
-            cleanup.callback(listener.close)
-            served = pool.submit(lambda: [listener.serve_one() for _ in range(clients)])
+
+            def serve_all() -> None:
+                for _ in range(clients):
+                    listener.serve_one()
+
+            served = pool.submit(serve_all)
             cleanup.callback(served.result, MANY_SECONDS)
+            cleanup.callback(listener.close)
             return listener
 
         yield start
@@ -91,9 +105,7 @@ def use(client: RemoteCandidate) -> None:
 
 class TestAgents:
     @pytest.mark.parametrize("kind", ["tcp4", "tcp6", "name", "unix"])
-    def test_serve_one_client_after_another(
-        self, kind: str, start: Start, tmp_path: Path
-    ) -> None:
+    def test_serve_one_client_after_another(self, kind: str, start: Start, tmp_path: Path) -> None:
         addresses = {
             "tcp4": "tcp:127.0.0.1:0",
             "tcp6": "tcp:[::1]:0",
@@ -114,7 +126,7 @@ class TestAgents:
             return open_candidate(f"{MISBEHAVING}:GivesTooFew")
 
         listener = start(clients=2, make=make)
-        with Worker(listener.address, limits=Limits(seconds=MANY_SECONDS)) as worker:
+        with Worker(listener.address, limits=PATIENT) as worker:
             assert worker.run(program()).breakdown is None
             assert worker.run(program(BAD)).breakdown == Breakdown(
                 Cause.GARBAGE,
@@ -124,12 +136,12 @@ class TestAgents:
 
     def test_an_agent_that_cannot_be_found_again(self, start: Start) -> None:
         listener = start(make=lambda: open_candidate(f"{MISBEHAVING}:Raises"))
-        with Worker(listener.address, limits=Limits(seconds=MANY_SECONDS)) as worker:
+        with Worker(listener.address, limits=PATIENT) as worker:
             breakdown = worker.run(program(BAD)).breakdown
             assert breakdown is not None
             assert breakdown.cause == Cause.REFUSED
             listener.close()
-            with pytest.raises(CandidateError, match="no agent at .*: Connection refused"):
+            with pytest.raises(CandidateError, match=r"no agent at .*: Connection refused"):
                 worker.run(program())
 
     def test_a_candidate_that_cannot_be_made(self, start: Start) -> None:
@@ -191,30 +203,49 @@ class TestClientsThatSpeakSomethingElse:
 
 
 @contextlib.contextmanager
-def fake_agent(answer: bytes, *, hold: bool = False) -> Iterator[str]:
-    """An agent that sends these bytes to its only client, and may hold the connection open."""
+def fake_agent(*answers: bytes, hold: bool = False) -> Iterator[str]:
+    """An agent that sends the first answer to its only client at once, and then one to each frame.
+
+    At the end it hangs up, or holds the connection until the client does.
+    """
 
     def speak() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(answer)
-            if hold:
-                while connection.recv(1000):
-                    pass
-            else:
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(1000):
-                    pass
+            left = list(answers)
+            connection.sendall(left.pop(0))
+            decoder = FrameDecoder()
+            asked = -1  # the client's greeting is no question
+            while not (asked >= 0 and not left and not hold):
+                data = connection.recv(1000)
+                if not data:
+                    return
+                for _ in decoder.feed(data):
+                    asked += 1
+                    if asked and left:
+                        connection.sendall(left.pop(0))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1000):
+                pass
 
     listener, address = listen("tcp:127.0.0.1:0", None)
+    listener.settimeout(MANY_SECONDS)
     with listener, ThreadPoolExecutor(1) as pool:
-        spoken: Future[None] = pool.submit(speak)
+        spoken = pool.submit(speak)
         yield address
         spoken.result(MANY_SECONDS)
 
 
 def frame(kind: FrameType, payload: bytes = b"") -> bytes:
     return wire.encode_frame(kind, payload)
+
+
+def verdict(
+    *answers: bytes, hold: bool = False, limits: Limits = PATIENT
+) -> tuple[str, Breakdown | None]:
+    """Where a fake agent was, and what became of a program there."""
+    with fake_agent(*answers, hold=hold) as address, Worker(address, limits=limits) as worker:
+        return address, worker.run(program()).breakdown
 
 
 GREETING = frame(*HELLO)
@@ -225,7 +256,11 @@ class TestAgentsThatSpeakSomethingElse:
     @pytest.mark.parametrize(
         ("answer", "kind", "problem"),
         [
-            (frame(FrameType.HELLO, b"LWRT\x07\0"), WireError, "speaks version 7, this is version 1"),
+            (
+                frame(FrameType.HELLO, b"LWRT\x07\0"),
+                WireError,
+                "speaks version 7, this is version 1",
+            ),
             (b"", ClosedError, "hung up"),
             (GREETING[:9], ClosedError, "hung up within a frame"),
             (b"\xff\xff\xff\xff\x01", WireError, "a frame of 4294967295 bytes, more than 67108864"),
@@ -243,9 +278,9 @@ class TestAgentsThatSpeakSomethingElse:
         assert str(caught.value).startswith(f"agent at {address}: {problem}")
 
     def test_silence(self) -> None:
-        with fake_agent(b"", hold=True) as address:
-            with pytest.raises(DeadlineError, match=f"agent at {address}: no answer in time"):
-                RemoteCandidate.connect(address, seconds=0.2)
+        with fake_agent(b"", hold=True) as address, pytest.raises(DeadlineError) as caught:
+            RemoteCandidate.connect(address, seconds=0.2)
+        assert str(caught.value) == f"agent at {address}: no answer in time"
 
     @pytest.mark.parametrize(
         ("answer", "kind", "problem"),
@@ -258,7 +293,7 @@ class TestAgentsThatSpeakSomethingElse:
         ],
     )
     def test_descriptions(self, answer: bytes, kind: type[WireError], problem: str) -> None:
-        with fake_agent(GREETING + answer) as address:
+        with fake_agent(GREETING, answer) as address:
             client = RemoteCandidate.connect(address, seconds=MANY_SECONDS)
             with pytest.raises(kind, match=f"^agent at {address}: {problem}") as caught:
                 client.describe()
@@ -269,26 +304,37 @@ class TestAgentsThatSpeakSomethingElse:
         ("answer", "breakdown"),
         [
             (frame(FrameType.READY, b"!"), (Cause.GARBAGE, "READY with a payload of 1 bytes")),
-            (frame(FrameType.READY) * 3, (Cause.GARBAGE, "sent more than was asked for")),
-            (
-                frame(FrameType.READY) + frame(FrameType.RESULT, bytes(4)),
-                (Cause.GARBAGE, "sent more than was asked for"),
-            ),
+            (frame(FrameType.READY) * 2, (Cause.GARBAGE, "sent more than was asked for")),
+            (frame(FrameType.READY) + b"!", (Cause.GARBAGE, "sent more than was asked for")),
             (frame(FrameType.RESULT, bytes(4)), (Cause.GARBAGE, "answered RESET with RESULT")),
             (frame(FrameType.ERROR, b"ill"), (Cause.REFUSED, "ill")),
             (b"\xff" * 5, (Cause.GARBAGE, "a frame of 4294967295 bytes, more than 67108864")),
+            (b"", (Cause.CRASH, "hung up")),
         ],
     )
-    def test_verdicts(self, answer: bytes, breakdown: tuple[Cause, str]) -> None:
+    def test_resets(self, answer: bytes, breakdown: tuple[Cause, str]) -> None:
         cause, text = breakdown
-        # Everything after the description comes unasked, and is found when it is in the way.
-        with fake_agent(GREETING + DESCRIPTION) as address:
-            with Worker(address, limits=Limits(seconds=MANY_SECONDS)) as worker:
-                pass
-        assert cause
-        assert text
-        assert answer
-        assert worker
+        address, found = verdict(GREETING, DESCRIPTION, answer)
+        assert found == Breakdown(cause, f"agent at {address}: {text}")
+
+    @pytest.mark.parametrize(
+        ("answer", "text"),
+        [
+            (bytes(4), "0 outcomes for 4 operations"),
+            (b"\4\0\0\0", "4 outcomes do not fit in a payload of 4 bytes"),
+            (b"\4\0\0\0" + b"\xff" * 64, "outcome 0: unknown status 255"),
+            (b"", "a payload of 0 bytes holds no count"),
+        ],
+    )
+    def test_results(self, answer: bytes, text: str) -> None:
+        answers = (GREETING, DESCRIPTION, frame(FrameType.READY), frame(FrameType.RESULT, answer))
+        address, found = verdict(*answers)
+        assert found == Breakdown(Cause.GARBAGE, f"agent at {address}: {text}")
+
+    def test_no_result(self) -> None:
+        answers = (GREETING, DESCRIPTION, frame(FrameType.READY))
+        _, found = verdict(*answers, hold=True, limits=Limits(seconds=0.5))
+        assert found == Breakdown(Cause.HANG, "no answer within 0.5 s")
 
 
 class TestAddresses:
@@ -304,15 +350,23 @@ class TestAddresses:
         assert Address.parse(text) == address
 
     @pytest.mark.parametrize(
-        "text", ["tcp:", "tcp:80", "tcp::80", "tcp:host:", "tcp:host:x", "tcp:h:99999", "udp:h:1", "unix:"]
+        "text",
+        ["tcp:", "tcp:80", "tcp::80", "tcp:host:", "tcp:host:x", "tcp:h:99999", "udp:h:1", "unix:"],
     )
     def test_what_is_none(self, text: str) -> None:
-        with pytest.raises(CandidateError, match=r"an address is tcp:HOST:PORT or|a port is at most"):
+        with pytest.raises(
+            CandidateError, match=r"an address is tcp:HOST:PORT or|a port is at most"
+        ):
             Address.parse(text)
 
     def test_plain_tcp_stays_on_the_loopback(self) -> None:
-        for refuse in (lambda: connect(f"tcp:{FAR}:9", None, 0), lambda: listen("tcp:0.0.0.0:0", None)):
-            with pytest.raises(CandidateError, match="not a loopback address, .* give certificates"):
+        for refuse in (
+            lambda: connect(f"tcp:{FAR}:9", None, 0),
+            lambda: listen("tcp:0.0.0.0:0", None),
+        ):
+            with pytest.raises(
+                CandidateError, match=r"not a loopback address, .* give certificates"
+            ):
                 refuse()
 
     def test_nobody_there(self, tmp_path: Path) -> None:
@@ -347,3 +401,218 @@ class TestAddresses:
         with pytest.raises(CandidateError, match="there is a file that is no socket"):
             listen(f"unix:{path}", None)
         assert path.read_text() == "precious"
+
+
+class Authority:
+    """An authority for certificates, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, folder.name)])
+        self.file = folder / "authority.pem"
+        extensions = [
+            x509.BasicConstraints(ca=True, path_length=0),
+            x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()),
+        ]
+        self._write(self.file, self.name, self.key.public_key(), extensions)
+
+    def certify(self, name: str, address: str | None = None) -> TlsFiles:
+        """A key and a certificate, for a server at an address or for a client."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        files = TlsFiles(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.file)
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        files.key.write_bytes(private)
+        extensions: list[x509.ExtensionType] = [
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        ]
+        if address is not None:
+            host = x509.IPAddress(ipaddress.ip_address(address))
+            extensions.append(x509.SubjectAlternativeName([host]))
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self._write(files.certificate, subject, key.public_key(), extensions)
+        return files
+
+    def _write(
+        self,
+        path: Path,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        extensions: Sequence[x509.ExtensionType],
+    ) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        day = datetime.timedelta(days=1)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+        )
+        for extension in extensions:
+            critical = isinstance(extension, x509.BasicConstraints)
+            builder = builder.add_extension(extension, critical=critical)
+        certificate = builder.sign(self.key, hashes.SHA256())
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "theirs")
+
+
+class TestTls:
+    def test_both_sides_show_certificates(self, start: Start, authority: Authority) -> None:
+        listener = start(tls=authority.certify("server", "127.0.0.1"))
+        tls = authority.certify("client")
+        with Worker(listener.address, limits=PATIENT, tls=tls) as worker:
+            assert worker.run(program()).outcomes[-1] == ANSWER
+
+    def test_large_answers_pass(self, start: Start, authority: Authority) -> None:
+        listener = start(tls=authority.certify("server", "127.0.0.1"))
+        client = RemoteCandidate.connect(listener.address, tls=authority.certify("client"))
+        client.reset(GEOMETRY._replace(pages=1024))
+        read = Operation(Kind.READ, 0, 0, 0, page=0, pages=0, length=1 << 19)
+        outcomes = client.run([OPERATIONS[0]._replace(pages=1024), *[read] * 6])
+        assert [len(outcome.data) for outcome in outcomes] == [0, *[1 << 19] * 6]
+        client.close()
+
+    def refused(
+        self, start: Start, server: TlsFiles, client: TlsFiles | None, problem: str
+    ) -> None:
+        """A client is turned away, for the reason that it is told."""
+        listener = start(tls=server)
+        with pytest.raises(CandidateError, match=problem):
+            RemoteCandidate.connect(listener.address, tls=client, seconds=MANY_SECONDS)
+
+    def test_clients_of_another_authority_are_refused(
+        self, start: Start, authority: Authority, stranger: Authority
+    ) -> None:
+        server = authority.certify("server", "127.0.0.1")
+        other = stranger.certify("client")
+        client = TlsFiles(other.certificate, other.key, authority.file)
+        self.refused(start, server, client, r"agent at tcp:.*: TLS failed: TLSV1_ALERT_UNKNOWN_CA")
+
+    def test_agents_of_another_authority_are_refused(
+        self, start: Start, authority: Authority, stranger: Authority
+    ) -> None:
+        server = stranger.certify("server", "127.0.0.1")
+        client = authority.certify("client")
+        self.refused(start, server, client, r"agent at tcp:.*: .*certificate")
+
+    def test_agents_with_another_address_are_refused(
+        self, start: Start, authority: Authority
+    ) -> None:
+        server = authority.certify("server", FAR)
+        client = authority.certify("client")
+        self.refused(start, server, client, r"agent at tcp:.*: IP address mismatch")
+
+    def test_clients_without_tls_are_refused(self, start: Start, authority: Authority) -> None:
+        server = authority.certify("server", "127.0.0.1")
+        self.refused(start, server, None, r"agent at tcp:.*: ")
+
+    def test_clients_without_a_certificate_are_refused(
+        self, start: Start, authority: Authority
+    ) -> None:
+        listener = start(tls=authority.certify("server", "127.0.0.1"))
+        context = ssl.create_default_context(cafile=authority.file)
+        place = Address.parse(listener.address)
+        with (
+            socket.create_connection((place.host, place.port)) as plain,
+            context.wrap_socket(plain, server_hostname=place.host) as connection,
+            pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+        ):
+            connection.recv(1)
+
+    def test_older_versions_of_tls_are_refused(self, start: Start, authority: Authority) -> None:
+        listener = start(tls=authority.certify("server", "127.0.0.1"))
+        context = authority.certify("client").client_context()
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+        place = Address.parse(listener.address)
+        with (
+            socket.create_connection((place.host, place.port)) as plain,
+            pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+        ):
+            context.wrap_socket(plain, server_hostname=place.host)
+
+    def test_an_agent_serves_on_after_a_failed_handshake(
+        self, start: Start, authority: Authority, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        listener = start(clients=2, tls=authority.certify("server", "127.0.0.1"))
+        tls = authority.certify("client")
+        with pytest.raises(CandidateError):
+            RemoteCandidate.connect(listener.address, seconds=MANY_SECONDS)
+        use(RemoteCandidate.connect(listener.address, tls=tls, seconds=MANY_SECONDS))
+        assert "a client failed to connect" in capsys.readouterr().err
+
+    def test_files_that_cannot_be_used(self, authority: Authority, tmp_path: Path) -> None:
+        files = authority.certify("client")
+        nothing, junk = tmp_path / "nothing.pem", tmp_path / "junk.pem"
+        junk.write_text("junk")
+        for tls, problem in (
+            (TlsFiles(files.certificate, files.key, nothing), "nothing.pem: No such file"),
+            (TlsFiles(files.certificate, files.key, junk), "cannot use .*junk.pem: "),
+            (TlsFiles(nothing, files.key, files.authority), "nothing.pem with .*: No such file"),
+            (TlsFiles(files.certificate, junk, files.authority), "with .*junk.pem: "),
+        ):
+            with pytest.raises(CandidateError, match=problem):
+                tls.client_context()
+
+    def test_it_is_for_tcp(self, authority: Authority, tmp_path: Path) -> None:
+        tls = authority.certify("client")
+        for attempt in (
+            lambda: connect(f"unix:{tmp_path}/x", tls, 0),
+            lambda: listen("unix:x", tls),
+        ):
+            with pytest.raises(CandidateError, match="TLS is for tcp: addresses"):
+                attempt()
+
+
+def agent(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "adapters.server", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class TestCommand:
+    def test_listens_until_it_is_interrupted(self) -> None:
+        with agent("--listen", "tcp:127.0.0.1:0", f"{MISBEHAVING}:Chatters") as process:
+            assert process.stdout is not None
+            where = process.stdout.readline()
+            assert where.startswith("listening on tcp:127.0.0.1:")
+            use(RemoteCandidate.connect(where.split()[-1], seconds=MANY_SECONDS))
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=MANY_SECONDS)
+        assert (process.returncode, output) == (130, "")
+        assert errors == "to write 0x7\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "problem"),
+        [
+            (["--listen", "tcp:0.0.0.0:0", "adapters.examples.tiny:Tiny"], 1, "not a loopback"),
+            (["--listen", "tcp:127.0.0.1:0", "no.such:thing"], 1, "no such module: no"),
+            (["--listen", "unix:x", "--key", "k", "no.such:thing"], 2, "TLS takes --certificate"),
+        ],
+    )
+    def test_refuses(self, arguments: list[str], status: int, problem: str) -> None:
+        with agent(*arguments) as process:
+            _, errors = process.communicate(timeout=MANY_SECONDS)
+        assert process.returncode == status
+        assert problem in errors
+        assert "Traceback" not in errors

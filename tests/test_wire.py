@@ -320,6 +320,16 @@ class TestStream:
         with pytest.raises(DeadlineError):
             ours.send(FrameType.RUN, bytes(8 << 20), deadline=time.monotonic() + 0.001)
 
+    def test_a_trickle_does_not_put_off_the_deadline(self) -> None:
+        data = iter(wire.encode_frame(FrameType.READY, bytes(100)))
+        stream = Stream(lambda _: bytes([next(data)]), len, (-1, -1), lambda: None)
+        with pytest.raises(DeadlineError):
+            stream.receive(deadline=-math.inf)
+        assert next(data) == 0
+        slow = Stream(lambda _: b"", lambda _: 1, (-1, -1), lambda: None)
+        with pytest.raises(DeadlineError):
+            slow.send(FrameType.READY, deadline=-math.inf)
+
     def test_what_has_come_is_received_after_the_deadline(
         self, pair: tuple[Stream, Stream]
     ) -> None:

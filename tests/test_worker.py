@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters import linux
 from adapters.candidate import CandidateError
 from adapters.process import Child
 from adapters.worker import InProcess, Limits, Runner, Worker
@@ -206,6 +208,15 @@ class TestStarting:
         with pytest.raises(CandidateError, match="cannot start /no/such/agent: No such file"):
             Child(lambda file: ["/no/such/agent", str(file)], {})
 
+    def test_an_executable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        script = tmp_path / "agent"
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} -m adapters.server "$@" {TINY}\n')
+        script.chmod(0o755)
+        monkeypatch.setattr(linux, "executable", {"x": script}.__getitem__)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        with Worker("linux:x", limits=PATIENT) as worker:
+            assert worker.run(program()).outcomes == expected()
+
     def test_in_process_is_for_what_can_be_loaded(self) -> None:
         with pytest.raises(CandidateError, match="cannot be loaded into this process"):
             InProcess("unix:/no/such/socket")
@@ -245,7 +256,10 @@ class Gone:
     """Waits for the end of processes that are not our children."""
 
     def __init__(self, *pids: int) -> None:
-        self.files = [os.pidfd_open(pid) for pid in pids]
+        self.files = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # gone already
+                self.files.append(os.pidfd_open(pid))
 
     def __enter__(self) -> Gone:
         return self
@@ -291,8 +305,8 @@ class TestNothingIsLeftBehind:
         self, hung_parent: tuple[subprocess.Popen[str], list[int]]
     ) -> None:
         parent, pids = hung_parent
-        assert len(pids) == 2
         with Gone(*pids) as gone:
+            assert len(gone.files) == 2
             parent.kill()
             gone.wait()
 
@@ -301,6 +315,7 @@ class TestNothingIsLeftBehind:
     ) -> None:
         parent, pids = hung_parent
         with Gone(*pids) as gone:
+            assert len(gone.files) == 2
             os.killpg(parent.pid, signal.SIGINT)
             _, errors = parent.communicate(timeout=MANY_SECONDS)
             gone.wait()

@@ -17,6 +17,7 @@ from ..wire import decode_description, printable
 __all__ = ["NAMES", "Probe", "executable", "probe"]
 
 NAMES = ("process_vm", "io_uring")
+FOLDER = Path(__file__).parent
 PROBE_SECONDS = 20.0
 
 
@@ -32,27 +33,25 @@ class Probe:
 
 
 def executable(name: str) -> Path:
-    """The executable of `linux:name`, built or not; `CandidateError` for an unknown name."""
+    """The executable of `linux:name`; `CandidateError` if it is unknown or was not built."""
     if name not in NAMES:
         raise CandidateError(f"no Linux mirror {name!r}; there are {', '.join(NAMES)}")
-    return Path(__file__).with_name(f"{name}_agent")
+    path = FOLDER / f"{name}_agent"
+    if not path.exists():
+        raise CandidateError(
+            f"linux:{name} was not built: `pip install .` builds it, with a C compiler, on Linux"
+        )
+    return path
 
 
 def probe(name: str) -> Probe:
-    """Ask a mirror whether it can run here; runs it for a moment.
-
-    Never raises for what the executable does; `CandidateError` for an unknown name.
-    """
-    path = executable(name)
-    if not path.exists():
-        return Probe(
-            available=False,
-            reason=f"{path.name} was not built: `pip install .` builds it with a C compiler",
-        )
+    """Ask a mirror whether it can run here; runs it for a moment.  Never raises."""
     try:
         done = subprocess.run(
-            [path, "--probe"], capture_output=True, timeout=PROBE_SECONDS, check=False
+            [executable(name), "--probe"], capture_output=True, timeout=PROBE_SECONDS, check=False
         )
+    except CandidateError as error:
+        return Probe(available=False, reason=str(error))
     except subprocess.TimeoutExpired:
         return Probe(available=False, reason=f"no answer within {PROBE_SECONDS:g} seconds")
     except OSError as error:

@@ -176,7 +176,6 @@ void event_notes(void);
 
 /* Bits of an entry of the page map. */
 #define PAGE_PRESENT (1ull << 63)
-#define PAGE_SWAPPED (1ull << 62)
 #define PAGE_OF_FILE (1ull << 61) /* or of shared anonymous memory */
 #define PAGE_FRAME ((1ull << 55) - 1) /* zero where hidden */
 

@@ -36,12 +36,13 @@ static void note_error(struct happening *happening, int error)
 
 /* ---- Reclaim ---- */
 
-/* Anonymous pages go to swap; all others leave the page cache, not only the page table. */
+/* Anonymous pages go to swap, or to nothing after MADV_FREE; all others must leave the page
+ * cache, not only the page table. */
 static int has_left(char *at, uint64_t before, uint64_t after)
 {
-    if (!(before & PAGE_PRESENT))
+    if (!(before & PAGE_PRESENT) || after & PAGE_PRESENT)
         return 0;
-    return before & PAGE_OF_FILE ? !pages_cached(at) : (after & PAGE_SWAPPED) != 0;
+    return !(before & PAGE_OF_FILE) || !pages_cached(at);
 }
 
 static void reclaim(char *at, struct happening *happening)
@@ -218,7 +219,7 @@ static const char *huge_lacks(void)
 static const char *find_lack(unsigned kind)
 {
     if (kind == LW_RECLAIM)
-        return has_swap() || files_on_disk() ? NULL : "no swap, and all files are in memory";
+        return NULL;
     return kind == LW_MERGE ? merge_lacks() : huge_lacks();
 }
 
@@ -237,8 +238,10 @@ const char *event_lacks(unsigned kind)
 
 void event_notes(void)
 {
-    if (!has_swap() && files_on_disk())
-        describe_note("no swap: only pages of files on the disk are reclaimed");
+    if (!has_swap())
+        describe_note(files_on_disk()
+                          ? "no swap: reclaim takes pages of disk files and freed ones only"
+                          : "no swap: reclaim takes freed pages only");
     if (geteuid() != 0)
         describe_note("frame numbers are hidden: only anonymous memory is known to migrate");
 }

@@ -22,6 +22,8 @@ from reference.operations import (
 from .sketch import Aim, Registration, Side, Sketch
 from .spans import (
     HOW,
+    LENGTH,
+    OFFSET,
     OTHER,
     PAGE,
     WHERE,
@@ -84,21 +86,19 @@ def _area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 def _map(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     process = _process(sketch, choice)
     page, pages = area_range(sketch, process, choice)
-    how, other, profile = choice[HOW], choice[OTHER], sketch.plan.profile
+    other, rights, profile = choice[OTHER], choice[LENGTH], sketch.plan.profile
     flags = _READ_WRITE
-    if other >= 216:
-        flags = _READ if other < 248 else 0
-    if how * 37 % 256 >= 256 - profile.shared:
+    if rights >= 216:
+        flags = _READ if rights < 248 else 0
+    if choice[OFFSET] >= 256 - profile.shared:
         flags |= _SHARED
-    if how < 256 - profile.files:
+    if choice[HOW] < 256 - profile.files:
         return Operation(kind, process, 0, flags, page, pages)
     arena = sketch.plan.geometry.pages
     origin = (page, 0, other * arena >> 8)[other % 3]
     file = other * other * sketch.plan.geometry.files >> 16
-    return Operation(
-        kind, process, 0, flags | _FILE, page, pages,
-        target=min(origin, arena - pages), file=file,
-    )  # fmt: skip
+    origin = min(origin, arena - pages)
+    return Operation(kind, process, 0, flags | _FILE, page, pages, target=origin, file=file)
 
 
 def _protect(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -120,9 +120,10 @@ def _remap(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         page, pages = area_range(sketch, process, choice)
     arena = sketch.plan.geometry.pages
     other, how = choice[OTHER], choice[HOW]
-    target = min(pick(sketch.hot, other), arena - pages) if other < 64 and sketch.hot else (
-        other * (arena - pages + 1) >> 8
-    )  # fmt: skip
+    if other < 64 and sketch.hot:
+        target = min(pick(sketch.hot, 4 * other), arena - pages)
+    else:
+        target = other * other * (arena - pages + 1) >> 16
     if abs(target - page) < pages and how & 15:
         target = _beside(page, pages, arena, target)
     flags = int(Flag.DONTUNMAP) if how >= 200 else 0

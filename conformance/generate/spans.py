@@ -17,6 +17,8 @@ from .sketch import Aim, Sketch
 
 __all__ = [
     "HOW",
+    "LENGTH",
+    "OFFSET",
     "OTHER",
     "PAGE",
     "WHERE",
@@ -47,7 +49,7 @@ def _spread(*shares: tuple[int, int]) -> tuple[int, ...]:
     return tuple(table)
 
 
-_COUNTS = _spread((1, 130), (2, 60), (3, 28), (4, 20), (6, 10), (8, 8))
+_COUNTS = _spread((1, 146), (2, 64), (3, 22), (4, 16), (8, 8))
 _WORDS = _spread((1, 116), (2, 44), (3, 20), (4, 24), (6, 12), (8, 26), (0, 14))
 """Words of an access; 0 stands for about a page."""
 
@@ -60,8 +62,11 @@ def pick(items: Sequence[T], byte: int) -> T:
 def area_range(sketch: Sketch, process: int, choice: bytes) -> Span:
     """Slots for an operation on a range: hot ones, at the edges of a mapping, or anywhere."""
     where, arena = choice[WHERE], sketch.plan.geometry.pages
-    if where < 100 and sketch.hot:
-        return _clip(pick(sketch.hot, choice[PAGE]), _COUNTS[choice[PAGES]], arena)
+    if where < 120:
+        area = sketch.areas[process]
+        hot = [page for page in sketch.hot if page in area] or sketch.hot
+        if hot:
+            return _clip(pick(hot, choice[PAGE]), _COUNTS[choice[PAGES]], arena)
     if where < 216:
         runs = sketch.runs(process)
         if runs:
@@ -71,7 +76,7 @@ def area_range(sketch: Sketch, process: int, choice: bytes) -> Span:
 
 def runs_range(runs: Sequence[Span], arena: int, choice: bytes) -> Span:
     """A range at, in or across the edges of one of the mappings `(first, end)`."""
-    first, end = pick(runs, choice[PAGE])
+    first, end = _low_run(runs, choice[PAGE])
     size = end - first
     match choice[PAGES] >> 5:
         case 0:
@@ -92,7 +97,7 @@ def runs_range(runs: Sequence[Span], arena: int, choice: bytes) -> Span:
 
 def inner_range(runs: Sequence[Span], choice: bytes) -> Span:
     """A range inside one of the mappings: mostly all of it, else a part."""
-    first, end = pick(runs, choice[PAGE])
+    first, end = _low_run(runs, choice[PAGE])
     size = end - first
     byte = choice[PAGES]
     if byte < 128:
@@ -112,7 +117,11 @@ def _clip(page: int, pages: int, arena: int) -> Span:
 
 def _low(byte: int, arena: int) -> int:
     """A slot anywhere in the arena, low ones more often: programs need to meet."""
-    return byte * byte * arena >> 16
+    return byte * byte * byte * arena >> 24
+
+
+def _low_run(runs: Sequence[Span], byte: int) -> Span:
+    return runs[byte * byte * len(runs) >> 16]
 
 
 def slot_in(sketch: Sketch, process: int, choice: bytes, aim: Aim | None) -> int:
@@ -128,7 +137,7 @@ def slot_in(sketch: Sketch, process: int, choice: bytes, aim: Aim | None) -> int
     if where < 240:
         runs = sketch.runs(process)
         if runs:
-            first, end = pick(runs, choice[PAGE])
+            first, end = _low_run(runs, choice[PAGE])
             return (first, end - 1, (first + end) // 2, first)[choice[PAGES] >> 6]
     return _low(choice[PAGE], arena)
 

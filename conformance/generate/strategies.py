@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from random import Random
 
@@ -20,7 +19,6 @@ from .plan import Plan
 from .sketch import Sketch
 
 __all__ = [
-    "length_distribution",
     "program_from_seed",
     "program_seed",
     "programs",
@@ -100,10 +98,3 @@ def _random_length(random: Random, longest: int) -> int:
     if random.random() < _SHORT:
         return random.randint(1, max(1, longest // 10))
     return random.randint(max(1, longest // 5), longest)
-
-
-def length_distribution(programs: Iterable[Program], bucket: int = 10) -> dict[range, int]:
-    """How many programs there are in each bucket of lengths, ascending, gaps included."""
-    counts = Counter(len(program) // bucket for program in programs)
-    buckets = range(max(counts, default=-1) + 1)
-    return {range(b * bucket, (b + 1) * bucket): counts[b] for b in buckets}

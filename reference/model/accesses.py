@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from ..operations import ACCESSES, WORD, Kind, Operation
 from ..outcomes import Outcome, Status
 from .history import Mark
-from .memory import Page, Side
+from .page import Page, Side
 from .reach import READ, READ_WRITE, Way, maybe_copied
 from .state import Broken, Problem, State
-from .values import MASK, Values, apply, holds, union
+from .values import MASK, Values, apply, describe, holds, union
 
 __all__ = ["access", "change_of", "check_answer", "cpu_kind", "pieces"]
 
@@ -258,14 +258,3 @@ class _Access:
             change = change_of(self.operation, before + k)
             assert change is not None
             page.may_store(first + k, apply(change, page.values(first + k)))
-
-
-def describe(values: Values) -> str:
-    """Values for people: hexadecimal, several of them in braces."""
-    if isinstance(values, int):
-        return f"{values:#x}"
-    return (
-        repr(values)
-        if not len(values)
-        else "{" + ", ".join(f"{v:#x}" for v in sorted(values)) + "}"
-    )

@@ -16,12 +16,12 @@ from .memory import (
     AddressSpace,
     File,
     Mapping,
-    Page,
     Slot,
     surely_mapped,
     surely_unmapped,
     uniform,
 )
+from .page import Page
 from .state import Broken, Problem, State
 
 __all__ = ["CALLS"]
@@ -61,7 +61,7 @@ def map_(state: State, operation: Operation, succeeded: bool, space: AddressSpac
     if operation.flags & Flag.FILE:
         file = state.files[operation.file]
     elif shared:
-        file = File(operation.pages)
+        file = File(operation.pages, state.geometry.page_size)
     area = state.next_area()
     for index, page in enumerate(pages_of(operation)):
         mapping = Mapping(

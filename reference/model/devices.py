@@ -8,7 +8,8 @@ from ..operations import Flag, Kind, Operation
 from ..outcomes import Outcome, Status
 from .areas import EAGAIN, must_fail, must_succeed, pages_of
 from .history import ON_DEVICE, Mark
-from .memory import RIGHTS, AddressSpace, Page, surely_unmapped
+from .memory import RIGHTS, AddressSpace, Slot, surely_unmapped
+from .page import Page
 from .reach import READ_WRITE, maybe_copied, reach_of
 from .state import Broken, Problem, Registration, State
 
@@ -84,7 +85,7 @@ def _copied(space: AddressSpace, page: int, rights: int) -> tuple[Page, ...]:
     """
     slot = tuple(m for m in space.slots[page] if m is not None and m.may & rights == rights)
     space.slots[page] = slot
-    contents = dict.fromkeys(mapping.break_cow() for mapping in slot)
+    contents = dict.fromkeys(mapping.break_cow(whole=True) for mapping in slot)
     return tuple(page for page in contents if page is not None)
 
 
@@ -119,20 +120,25 @@ def fault(state: State, operation: Operation, outcome: Outcome) -> None:
 
 
 def to_device(state: State, operation: Operation, outcome: Outcome) -> None:
+    """migrate_vma is best effort (G2): what is refused stays as it is."""
     process = state.attached[operation.device]
     space = state.mirrored(operation.device)
-    if outcome.status != Status.OK or space is None:
+    if space is None:
         return
-    state.history.exercised["G2"] += 1
+    marks = state.history.marks[process]
     for page in pages_of(operation):
-        slot = space.slots[page]
-        if surely_unmapped(slot):
-            continue
-        own = slot[0].own if slot[0] is not None else None
-        hole = own is not None and not own.words
-        mark = (Mark.ON_DEVICE_0 << operation.device) | (Mark.HOLE if hole else 0)
-        state.history.marks[process][page] = mark
-    state.history.event(process, operation.page, operation.pages, operation.kind)
+        if outcome.status != Status.OK:
+            marks[page] |= Mark.REFUSED
+        elif not surely_unmapped(space.slots[page]):
+            marks[page] = (Mark.ON_DEVICE_0 << operation.device) | _hole(space.slots[page])
+    if outcome.status == Status.OK:
+        state.history.event(process, operation.page, operation.pages, operation.kind)
+
+
+def _hole(slot: Slot) -> int:
+    """`Mark.HOLE` for private memory that was never written."""
+    own = slot[0].own if slot[0] is not None else None
+    return Mark.HOLE if own is not None and not own.words else 0
 
 
 def to_system(state: State, operation: Operation, outcome: Outcome) -> None:

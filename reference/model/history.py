@@ -30,6 +30,8 @@ class Mark(enum.IntFlag):
     """A job in flight met a change of the mapping here."""
     STALE = 64
     """A registration here was overtaken by a change of the mapping."""
+    REFUSED = 128
+    """A migration to a device was asked for and not done."""
 
 
 ON_DEVICE = Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1
@@ -73,6 +75,8 @@ class History:
                 exercised["G7"] += 1
             if mark & Mark.EXCLUSIVE:
                 exercised["X1"] += 1
+            if mark & Mark.REFUSED:
+                exercised["G2"] += 1
             if mark & (Mark.RACED | Mark.STALE):
                 exercised["C2"] += 1
             kept = Mark.RETURNED if mark & ON_DEVICE else 0
@@ -94,6 +98,9 @@ class History:
                 self.marks[process][page] = Mark.RETURNED
         if mark & Mark.STALE:
             self.exercised["P2"] += 1
+        if mark & Mark.REFUSED:
+            self.exercised["G2"] += 1
+            self.marks[process][page] &= ~Mark.REFUSED
 
     def _invalidated(self, events: int) -> None:
         exercised = self.exercised

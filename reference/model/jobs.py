@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 from ..operations import ACCESSES, WORD, Kind, Operation
 from ..outcomes import Outcome, Status, decode_wait
-from .accesses import CPU_KIND, Change, change_of, check_answer, describe, pieces
+from .accesses import CPU_KIND, Change, change_of, check_answer, pieces
 from .history import Mark
-from .memory import Page, Side, Watch
+from .page import Page, Side, Watch
 from .reach import READ, READ_WRITE, Way, maybe_copied
 from .state import Broken, Exposure, Job, Problem, State
-from .values import Values, apply, holds, union
+from .values import Values, apply, describe, holds, union
 
 __all__ = ["before", "enqueue", "observe", "submit", "wait"]
 
@@ -111,7 +111,7 @@ def observe(state: State, operation: Operation) -> None:
         return
     for job in jobs:
         for (_, word), exposure in job.exposures.items():
-            if any(page.watch and word in page.watch.written for page in exposure.pages):
+            if any(_disturbed(page, word) for page in exposure.pages):
                 exposure.raced = True
     for job in jobs:
         _observe(state, job)
@@ -120,12 +120,18 @@ def observe(state: State, operation: Operation) -> None:
     _meet(state)
 
 
+def _disturbed(page: Page, word: int) -> bool:
+    """Whether somebody else may have changed what the word holds."""
+    return page.backing is not None or (page.watch is not None and word in page.watch.written)
+
+
 def _stirred(state: State, job: Job) -> bool:
     """Whether an access has changed anything that the job may meet."""
     space = state.mirrored(job.device)
-    return any(page.watch is None or not page.watch.quiet for page in job.watched) or any(
-        space is None or space.slots[page] is not slot for page, slot in job.slots.items()
-    )
+    watched = job.watched
+    if any(p.watch is None or not p.watch.quiet or p.backing is not None for p in watched):
+        return True
+    return any(space is None or space.slots[page] is not slot for page, slot in job.slots.items())
 
 
 def _watch(state: State, job: Job) -> None:

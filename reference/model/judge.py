@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ..operations import DEVICE_KINDS, Kind, Operation
-from ..outcomes import Outcome
-from ..program import Program
 from ..rules import RULES
-from ..trace import Cause, Judgement, Trace, Violation
+from ..trace import Cause, Judgement, Trace, Violation, WrongWord
 from .history import ON_DEVICE, Mark
 from .lastwriter import LastWriter
 from .state import Broken, Problem
@@ -37,12 +35,7 @@ def judge(trace: Trace) -> Judgement:
         try:
             model.step(operation, outcome)
         except Broken as broken:
-            rule = rule_of(model, operation, broken)
-            if program.model not in RULES[rule].models:
-                rule = _GENERAL[broken.problem]
-            if broken.problem is Problem.VALUE and rule not in _OWN_CONTEXT:
-                rule = _by_provenance(program, trace.outcomes, index, broken, rule)
-            return Judgement(_violation(rule, index, broken), exercised)
+            return Judgement(_violation(model, trace, index, broken), exercised)
     if trace.breakdown is not None:
         rule = BREAKDOWN_RULES[trace.breakdown.cause]
         index = min(len(trace.outcomes), len(program) - 1)
@@ -55,8 +48,22 @@ def judge(trace: Trace) -> Judgement:
     return Judgement(None, exercised)
 
 
-def _violation(rule: str, index: int, broken: Broken) -> Violation:
-    return Violation(rule, index, f"{broken.problem.value}: {broken}")
+def _violation(model: LastWriter, trace: Trace, index: int, broken: Broken) -> Violation:
+    operation = trace.program.operations[index]
+    rule = rule_of(model, operation, broken)
+    if trace.program.model not in RULES[rule].models:
+        rule = _GENERAL[broken.problem]
+    message = f"{broken.problem.value}: {broken}"
+    if broken.problem is not Problem.VALUE:
+        return Violation(rule, index, message)
+    process = operation.process
+    if operation.kind in DEVICE_KINDS:
+        process = model.state.attached[operation.device]
+    wrong = WrongWord(process, broken.page, broken.word, broken.value)
+    if rule not in _OWN_CONTEXT and not held_before(trace, index, wrong):
+        pinned = rule == "C2" and trace.program.model in RULES["P2"].models
+        rule = "P2" if pinned else "A4"
+    return Violation(rule, index, message, wrong)
 
 
 _GENERAL = {
@@ -68,7 +75,7 @@ _GENERAL = {
     Problem.ANSWER: "R4",
 }
 """The rule for every sync model, where the more telling one does not hold for this one."""
-_OWN_CONTEXT = frozenset({"C2", "C3", "G4", "G7", "G9", "H7", "X1"})
+_OWN_CONTEXT = frozenset({"C3", "G2", "G4", "G7", "G9", "H7", "X1"})
 """Rules whose own context explains any wrong value, whoever wrote it."""
 
 
@@ -135,10 +142,16 @@ def _device_value(model: LastWriter, operation: Operation, broken: Broken) -> st
         if not mark & (Mark.ON_DEVICE_0 << operation.device):
             return "H7"
         return "G4" if mark & Mark.HOLE else "G7"
-    events = _pending(model, operation, broken)
-    if Kind.FORK in events and len(events) == 1:
-        return "L7"
-    return "I12" if events else "C1"
+    if mark & Mark.REFUSED:
+        return "G2"
+    match _pending(model, operation, broken):
+        case []:
+            return "C1"
+        case [Kind.FORK]:
+            return "L7"
+        case [Kind.INVALIDATE]:
+            return "B11"
+    return "I12"
 
 
 def _cpu_value(model: LastWriter, operation: Operation, broken: Broken) -> str:
@@ -149,11 +162,6 @@ def _cpu_value(model: LastWriter, operation: Operation, broken: Broken) -> str:
         return "G9"
     if mark & Mark.RETURNED:
         return "G7"
+    if mark & Mark.REFUSED:
+        return "G2"
     return "X1" if mark & Mark.EXCLUSIVE else "C1"
-
-
-def _by_provenance(
-    program: Program, outcomes: tuple[Outcome, ...], index: int, broken: Broken, rule: str
-) -> str:
-    """A value that the address never held is foreign, whatever else went wrong."""
-    return rule if held_before(program, outcomes, index, broken) else "A4"

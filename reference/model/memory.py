@@ -8,149 +8,25 @@ mapped), a mapping its rights as `may` and `must`, a word every value that it ma
 
 from __future__ import annotations
 
-import enum
-import struct
 from collections.abc import Iterator
 
 from ..operations import WORD, Flag
-from .values import Values, holds, union
+from .page import GRANULE, Page
 
-__all__ = ["UNMAPPED", "AddressSpace", "File", "Mapping", "Page", "Side", "Slot", "Watch"]
+__all__ = ["UNMAPPED", "AddressSpace", "File", "Mapping", "Slot"]
 
 RIGHTS = int(Flag.READ | Flag.WRITE)
-
-
-class Side(enum.IntEnum):
-    """Who last wrote to a page."""
-
-    NOBODY = 0
-    CPU = 1
-    DEVICE = 2
-
-
-class Watch:
-    """What happened to a page since it was last looked at."""
-
-    __slots__ = ("settled", "written")
-
-    def __init__(self) -> None:
-        self.written: set[int] = set()
-        """Words that were, or may have been, written."""
-        self.settled = False
-        """A read has told more about some word."""
-
-    @property
-    def quiet(self) -> bool:
-        return not self.written and not self.settled
-
-
-class Page:
-    """Contents of one page.  Words never written are zero."""
-
-    __slots__ = ("doubtful", "image", "lazy", "rewritten", "watch", "words", "writer")
-
-    def __init__(self, words: dict[int, Values] | None = None, *, lazy: bool = False) -> None:
-        self.words: dict[int, Values] = {} if words is None else words
-        self.lazy = lazy
-        """Freed lazily: until it is written it may turn to zero at any moment."""
-        self.rewritten = False
-        """It may have been written since it was freed lazily, before or after it was dropped."""
-        self.doubtful = False
-        """It may stand for two pages, one that is mapped and one that is only pinned."""
-        self.image: tuple[bytes, tuple[int, ...]] | None = None
-        self.writer = Side.NOBODY
-        self.watch: Watch | None = None
-        """What happened since a job in flight last looked, if one does look."""
-
-    def copy(self) -> Page:
-        twin = Page(self.words.copy(), lazy=self.lazy)
-        twin.rewritten = self.rewritten
-        twin.writer = self.writer
-        return twin
-
-    def store(self, word: int, values: Values) -> None:
-        """A write happened: the word has these values, and a lazy free ends."""
-        if self.doubtful:
-            self.may_store(word, values)
-            return
-        if self.lazy:
-            self._end_lazy()
-        self.image = None
-        self.words[word] = values
-        if self.watch is not None:
-            self.watch.written.add(word)
-
-    def may_store(self, word: int, values: Values) -> None:
-        """A write may have happened, so a lazy free may or may not have ended."""
-        self.image = None
-        old = self.words.get(word, 0)
-        self.words[word] = union(union(old, 0) if self.lazy else old, values)
-        self.rewritten = self.lazy
-        if self.watch is not None:
-            self.watch.written.add(word)
-
-    def narrow(self, word: int, value: int) -> None:
-        """The word was seen to hold `value`."""
-        if self.doubtful:
-            return
-        stored = self.words.get(word, 0)
-        if holds(stored, value):
-            # On a lazy page a zero may also be the page's end: that tells nothing.
-            if not (self.lazy and value == 0):
-                self.words[word] = value
-        elif self.lazy:
-            self._dropped(word)
-        self.image = None
-        if self.watch is not None:
-            self.watch.settled = True
-
-    def _dropped(self, word: int) -> None:
-        """A word was seen to be gone, and with it all that was not written since."""
-        if self.rewritten:
-            self.words = {each: union(values, 0) for each, values in self.words.items()}
-            self.words[word] = 0
-        else:
-            self.words.clear()
-            self.lazy = False
-
-    def values(self, word: int) -> Values:
-        """What a read of the word may give."""
-        values = self.words.get(word, 0)
-        return union(values, 0) if self.lazy else values
-
-    def free_lazily(self) -> None:
-        """From here on the page may be dropped at any moment, until it is written."""
-        self.lazy = True
-        self.image = None
-        if self.watch is not None:
-            self.watch.written.update(self.words)
-
-    def _end_lazy(self) -> None:
-        """From here on the page stays, but it may have been dropped before."""
-        self.lazy = self.rewritten = False
-        self.words = {word: union(values, 0) for word, values in self.words.items()}
-
-    def known(self, size: int) -> tuple[bytes, tuple[int, ...]]:
-        """The whole page with zeros for the words that are not known, and these words."""
-        if self.image is None:
-            image = bytearray(size)
-            unsure = []
-            for word, values in self.words.items():
-                if self.lazy or not isinstance(values, int):
-                    unsure.append(word)
-                else:
-                    struct.pack_into("<Q", image, word * WORD, values)
-            self.image = bytes(image), tuple(unsure)
-        return self.image
 
 
 class File:
     """A file, or the object behind a shared anonymous mapping."""
 
-    __slots__ = ("contents", "pages")
+    __slots__ = ("contents", "large", "pages")
 
-    def __init__(self, pages: int) -> None:
+    def __init__(self, pages: int, page_size: int) -> None:
         self.pages = pages
+        self.large = page_size > GRANULE * WORD
+        """A slot is more than one granule."""
         self.contents: dict[int, Page] = {}
 
     def page(self, index: int) -> Page | None:
@@ -223,12 +99,22 @@ class Mapping:
             return file.page(self.index)
         return self.own
 
-    def break_cow(self) -> Page | None:
-        """The contents that a write changes: a private file page gets its own copy first."""
+    def break_cow(self, *, whole: bool = False) -> Page | None:
+        """The contents that a write changes: a private file page gets its own copy first.
+
+        A write copies what it touches, which of a large slot need not be all; `whole` says that
+        everything was touched.
+        """
         page = self.page()
-        if page is not None and self.own is None and not self.shared:
-            self.own = page = page.copy()
-        return page
+        if page is None or self.shared:
+            return page
+        if self.own is None:
+            self.own = page.copy()
+            if self.file is not None and self.file.large:
+                self.own.backing = self.file, self.index
+        if whole:
+            self.own.own()
+        return self.own
 
 
 Slot = tuple[Mapping | None, ...]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..operations import Flag, Kind, Operation
-from .memory import AddressSpace, Mapping, Page, Slot
+from .memory import AddressSpace, Mapping, Slot
+from .page import Page
 from .state import Registration, State
 
 __all__ = ["READ", "READ_WRITE", "Reach", "Way", "maybe_copied", "reach_of"]

@@ -9,7 +9,8 @@ from ..geometry import Geometry
 from ..operations import Operation
 from ..syncmodels import SYNC_MODELS, Sync
 from .history import History
-from .memory import UNMAPPED, AddressSpace, File, Mapping, Page, Slot
+from .memory import UNMAPPED, AddressSpace, File, Mapping, Slot
+from .page import Page
 from .values import Values
 
 __all__ = ["Broken", "Job", "Problem", "Registration", "State"]
@@ -99,7 +100,7 @@ class State:
         self.sync = SYNC_MODELS[sync]
         self.spaces: list[AddressSpace | None] = [None] * geometry.processes
         self.spaces[0] = AddressSpace([UNMAPPED] * geometry.pages)
-        self.files = [File(geometry.pages) for _ in range(geometry.files)]
+        self.files = [File(geometry.pages, geometry.page_size) for _ in range(geometry.files)]
         self.attached: dict[int, int] = {}
         self.registrations: dict[tuple[int, int], Registration] = {}
         self.queued: dict[tuple[int, int], Job] = {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..operations import Kind, Operation
-from ..outcomes import Outcome
 from ..program import Program
+from ..trace import Trace, WrongWord
 from .accesses import CPU_KIND, pieces
 from .lastwriter import LastWriter
-from .state import Broken, State
+from .state import State
 from .values import ANYTHING, MASK, Values, holds, union
 
 __all__ = ["Moment", "held_before", "timeline", "writer_of"]
@@ -23,62 +22,39 @@ class Moment:
     index: int
     values: Values | None
 
+    def held(self, value: int) -> bool:
+        """Whether the address is known to have held this value at the time, or may have."""
+        values = self.values
+        return values is not None and values is not ANYTHING and holds(values, value)
 
-def timeline(
-    program: Program, outcomes: Sequence[Outcome], upto: int, place: tuple[int, int, int]
-) -> list[Moment]:
-    """The changes of one word up to and without operation `upto`.
 
-    `place` is (process, page slot, word in the page).
-    """
+def timeline(trace: Trace, upto: int, wrong: WrongWord) -> list[Moment]:
+    """What the address of a word held, change by change, before operation `upto`."""
+    program = trace.program
     model = LastWriter(program.geometry, program.model)
     moments = [Moment(-1, None)]
     for index in range(upto):
-        model.step(program.operations[index], outcomes[index])
-        values = _values_at(model.state, place)
+        model.step(program.operations[index], trace.outcomes[index])
+        values = _values_at(model.state, wrong)
         if values != moments[-1].values:
             moments.append(Moment(index, values))
     return moments
 
 
-def _values_at(state: State, place: tuple[int, int, int]) -> Values | None:
-    process, page, word = place
-    space = state.spaces[process]
+def _values_at(state: State, wrong: WrongWord) -> Values | None:
+    space = state.spaces[wrong.process]
     values: Values | None = None
-    for mapping in () if space is None else space.slots[page]:
+    for mapping in () if space is None else space.slots[wrong.page]:
         contents = None if mapping is None else mapping.page()
         if contents is not None:
-            held = contents.values(word)
+            held = contents.values(wrong.word)
             values = held if values is None else union(values, held)
     return values
 
 
-def held_before(program: Program, outcomes: Sequence[Outcome], index: int, broken: Broken) -> bool:
+def held_before(trace: Trace, index: int, wrong: WrongWord) -> bool:
     """Whether the address of a wrong value ever held it before operation `index`."""
-    place = place_of(program, index, broken)
-    return any(
-        moment.values is not None
-        and moment.values is not ANYTHING
-        and holds(moment.values, broken.value)
-        for moment in timeline(program, outcomes, index, place)
-    )
-
-
-def place_of(program: Program, index: int, broken: Broken) -> tuple[int, int, int]:
-    """(process, page slot, word) that an outcome was wrong about."""
-    operation = program.operations[index]
-    process = operation.process
-    if operation.kind >= Kind.ATTACH:
-        process = attached_to(program.operations[:index], operation.device)
-    return process, broken.page, broken.word
-
-
-def attached_to(operations: Sequence[Operation], device: int) -> int:
-    """The process that the device was last attached to."""
-    for operation in reversed(operations):
-        if operation.kind == Kind.ATTACH and operation.device == device:
-            return operation.process
-    return 0
+    return any(moment.held(wrong.value) for moment in timeline(trace, index, wrong))
 
 
 def writer_of(program: Program, value: int, upto: int) -> int | None:

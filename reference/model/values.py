@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-__all__ = ["ANYTHING", "MASK", "Values", "apply", "holds", "union"]
+__all__ = ["ANYTHING", "MASK", "Values", "apply", "describe", "holds", "union"]
 
 Values = int | frozenset[int]
 MASK = (1 << 64) - 1
@@ -60,3 +60,12 @@ def collect(values: Iterable[int]) -> Values:
     """The smallest representation of a set of values, at least one."""
     several = frozenset(values)
     return several if len(several) > 1 else next(iter(several))
+
+
+def describe(values: Values) -> str:
+    """Values for people: hexadecimal, several of them in braces."""
+    if values is ANYTHING:
+        return "anything"
+    if isinstance(values, int):
+        return f"{values:#x}"
+    return "{" + ", ".join(f"{value:#x}" for value in sorted(values)) + "}"

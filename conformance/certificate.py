@@ -1,0 +1,130 @@
+"""The certificate: what was tested, how, and what came of it, as a JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from reference.description import Description
+from reference.syncmodels import Sync
+
+from .expect import Expectation
+from .verdicts import RuleResult, Verdict
+
+__all__ = ["Certificate", "FailureRecord", "Identity", "Lengths", "identify", "lengths_of"]
+
+FORMAT = 1
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which candidate it was, as exactly as can be said."""
+
+    spec: str
+    name: str
+    version: str
+    file_hash: str = ""
+    """SHA-256 of the candidate's file, where it is one."""
+
+
+class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the programs were, in operations, without the closing sweeps."""
+
+    mean: float
+    median: float
+    longest: int
+    by_tens: dict[str, int]
+    """Programs of 1 to 10 operations, 11 to 20, and so on."""
+
+
+class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One failing program."""
+
+    rule: str
+    message: str
+    file: str
+    operations: int
+    found_with: int
+    """Operations of the program before it was reduced."""
+    unstable: bool
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    format: int = FORMAT
+    lastwriter: str
+    candidate: Identity
+    model: Sync
+    verdict: Verdict
+    surprises: list[str]
+    """Expected failures that did not fail."""
+    interrupted: bool
+    rules: list[RuleResult]
+    failures: list[FailureRecord]
+    failing_programs: int
+    expected: list[Expectation]
+    programs: int
+    operations: int
+    sweep_reads: int
+    lengths: Lengths
+    seed: int
+    budget: str
+    jobs: int
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    versions: dict[str, str]
+    capabilities: Description
+
+    def to_json(self) -> str:
+        return (
+            msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=2).decode() + "\n"
+        )
+
+
+def identify(spec: str, description: Description) -> Identity:
+    """The candidate's identity; its file is hashed if the spec names one."""
+    path = Path(spec if spec.endswith(".so") else spec.rpartition(":")[0])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return Identity(spec=spec, name=description.name, version=description.version, file_hash=digest)
+
+
+def lengths_of(counts: Counter[int]) -> Lengths:
+    """The distribution of program lengths."""
+    if not counts:
+        return Lengths(mean=0, median=0, longest=0, by_tens={})
+    tens: Counter[int] = Counter()
+    for length, count in counts.items():
+        tens[(length - 1) // 10] += count
+    return Lengths(
+        mean=round(statistics.fmean(counts, counts.values()), 1),
+        median=statistics.median(counts.elements()),
+        longest=max(counts),
+        by_tens={f"{10 * ten + 1}-{10 * ten + 10}": tens[ten] for ten in sorted(tens)},
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the suite ran on."""
+    return {
+        "python": platform.python_version(),
+        "kernel": " ".join(os.uname()[i] for i in (0, 2, 4)),
+        "hypothesis": importlib.metadata.version("hypothesis"),
+        "byteorder": sys.byteorder,
+    }
+
+
+def own_version() -> str:
+    """The suite's version."""
+    try:
+        return importlib.metadata.version("lastwriter")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

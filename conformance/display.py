@@ -1,0 +1,137 @@
+"""What the terminal shows: the progress of a run, its failures, and the verdict rule by rule."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from reference.rules import RULES
+
+from .certificate import Certificate
+from .certify import Event, Finished, Found, Progress, Request
+from .explain import explain, render
+from .verdicts import RuleResult, Verdict
+
+__all__ = ["follow", "replay_command", "show_verdict"]
+
+_STYLES = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.UNKNOWN: "yellow",
+    Verdict.UNIMPLEMENTED: "dim",
+}
+_SENTENCES = {
+    Verdict.PASS: "every required rule passed",
+    Verdict.FAIL: "a rule failed",
+    Verdict.UNKNOWN: "undecided: not every required rule was exercised enough",
+}
+
+
+def replay_command(path: Path, spec: str) -> str:
+    """The command line that runs a failing program again."""
+    return shlex.join(["lastwriter", "replay", str(path), spec])
+
+
+def follow(events: Iterable[Event], request: Request, console: Console) -> Certificate:
+    """Show a run as it goes; its certificate."""
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    certificate: Certificate | None = None
+    with bar:
+        task = bar.add_task(
+            f"certifying {request.spec} as {request.model}",
+            total=request.seconds if request.programs is None else request.programs,
+            counts="",
+        )
+        for event in events:
+            match event:
+                case Progress():
+                    _advance(bar, task, event, request)
+                case Found():
+                    console.print()
+                    console.print(
+                        render(explain(event.failure), replay_command(event.path, request.spec)),
+                        highlight=False,
+                    )
+                case Finished():
+                    certificate = event.certificate
+    assert certificate is not None, "a run ends with a certificate"
+    return certificate
+
+
+def _advance(bar: Bar, task: TaskID, progress: Progress, request: Request) -> None:
+    done = progress.seconds if request.programs is None else progress.programs
+    failing = f", {progress.failing} failing" if progress.failing else ""
+    counts = f"{progress.programs:,} programs, {progress.operations:,} operations{failing}"
+    bar.update(task, completed=done, counts=counts)
+
+
+def show_verdict(certificate: Certificate, console: Console) -> None:
+    """The verdict on every rule that could be tested, and why the others could not."""
+    tested = [rule for rule in certificate.rules if rule.verdict is not Verdict.UNIMPLEMENTED]
+    console.print()
+    console.print(_rules_table(tested), highlight=False)
+    console.print()
+    for line in _left_out(certificate.rules):
+        console.print(Text(line, "dim"), highlight=False, soft_wrap=False)
+    console.print()
+    console.print(_summary(certificate), highlight=False)
+
+
+def _rules_table(rules: Iterable[RuleResult]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rule")
+    table.add_column("verdict")
+    table.add_column("exercised", justify="right")
+    table.add_column("")
+    for result in rules:
+        title = RULES[result.rule].title
+        note = f"{title} ({result.reason})" if result.reason else title
+        verdict = Text(result.verdict, _STYLES[result.verdict])
+        table.add_row(result.rule, verdict, f"{result.exercised:,}", note)
+    return table
+
+
+def _left_out(rules: Iterable[RuleResult]) -> Iterable[str]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for result in rules:
+        if result.verdict is Verdict.UNIMPLEMENTED:
+            reasons[result.reason].append(result.rule)
+    for reason, names in reasons.items():
+        yield f"UNIMPLEMENTED, {reason}: {' '.join(names)}"
+
+
+def _summary(certificate: Certificate) -> Text:
+    candidate = certificate.candidate
+    counts = (
+        f"{certificate.programs:,} programs (mean {certificate.lengths.mean} operations, longest "
+        f"{certificate.lengths.longest}), {certificate.operations:,} operations, "
+        f"{certificate.sweep_reads:,} reads in closing sweeps, "
+        f"{certificate.seconds:.1f} s, seed {certificate.seed}"
+    )
+    text = Text.assemble(
+        (f"{certificate.verdict}", _STYLES[certificate.verdict]),
+        f"  {candidate.name} ({candidate.version}) as {certificate.model}: "
+        f"{_SENTENCES[certificate.verdict]}\n",
+        counts,
+    )
+    if certificate.interrupted:
+        text.append("\ninterrupted: this is what was found until then", "yellow")
+    for line in certificate.surprises:
+        text.append(f"\n{line}", "bold red")
+    return text

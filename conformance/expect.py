@@ -1,0 +1,75 @@
+"""Expected failures: a file that says which rules a candidate is known to break, and why."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from reference.rules import lookup
+from reference.syncmodels import Sync
+
+from .verdicts import RuleResult, Verdict
+
+__all__ = ["ExpectError", "Expectation", "load_expectations", "surprises"]
+
+
+class ExpectError(Exception):
+    """A file of expected failures that cannot be used: one line that names file and problem."""
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule that is known to fail."""
+
+    rule: str
+    reason: str
+    link: str
+    model: Sync | None = None
+    """Only under this sync model; without it, under any."""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    expect: tuple[Expectation, ...]
+
+
+def load_expectations(path: Path, model: Sync) -> list[Expectation]:
+    """The expectations of a TOML file that hold for a sync model.
+
+    `ExpectError` for a file that cannot be read, a rule that does not exist, one that is not part
+    of the sync model, or one that is named twice.
+    """
+    try:
+        document = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except OSError as error:
+        raise ExpectError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ExpectError(f"{path}: {error}") from None
+    chosen = [each for each in document.expect if each.model in {None, model}]
+    for index, expectation in enumerate(chosen):
+        _check(path, model, expectation)
+        if expectation.rule in {each.rule for each in chosen[:index]}:
+            raise ExpectError(f"{path}: rule {expectation.rule} is named twice")
+    return chosen
+
+
+def _check(path: Path, model: Sync, expectation: Expectation) -> None:
+    try:
+        rule = lookup(expectation.rule)
+    except ValueError as error:
+        raise ExpectError(f"{path}: {error}") from None
+    if model not in rule.models:
+        raise ExpectError(f"{path}: rule {rule.id} is no rule of the {model} model")
+    if not expectation.reason.strip() or not expectation.link.strip():
+        raise ExpectError(f"{path}: rule {rule.id} needs a reason and a link")
+
+
+def surprises(expectations: Iterable[Expectation], rules: Iterable[RuleResult]) -> list[str]:
+    """The expectations that were not met, a line each."""
+    verdicts = {result.rule: result.verdict for result in rules}
+    return [
+        f"rule {each.rule} was expected to fail ({each.reason}), but is {verdicts[each.rule]}"
+        for each in expectations
+        if verdicts[each.rule] is not Verdict.FAIL
+    ]

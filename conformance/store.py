@@ -1,0 +1,134 @@
+"""Failing programs that are kept: as files to read and replay, and in Hypothesis' example database.
+
+Whatever was found once is run first the next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+
+from reference.description import Description
+from reference.operations import Kind
+from reference.program import Comment, Program
+from reference.rules import RULES
+from reference.syncmodels import Sync
+from reference.text import ParseError, dump, parse
+from reference.validity import ProgramError, check_program
+
+from .examine import Failure
+
+__all__ = ["Store", "file_name", "load_program", "runnable", "write_atomically"]
+
+SUFFIX = ".lw"
+
+
+class LoadError(Exception):
+    """A file that holds no program: one line that names file, place and problem."""
+
+
+def load_program(path: Path) -> Program:
+    """The program in a file, in text or packed form; `LoadError` if there is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror}") from None
+    try:
+        if data.startswith(b"LWPROG"):
+            program = Program.from_bytes(data)
+            check_program(program)
+            return program
+        return parse(data.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{path}: byte {error.start} is no UTF-8 text") from None
+    except ParseError as error:
+        raise LoadError(str(error)) from None
+    except (ProgramError, ValueError) as error:
+        raise LoadError(f"{path}: {error}") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all; `OSError` if that is not possible."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def runnable(program: Program, description: Description, model: Sync) -> bool:
+    """Whether a candidate can run a program that was made for another, or an older one."""
+    geometry = program.geometry
+    if program.model != model or geometry.page_size not in description.page_sizes:
+        return False
+    names = ("processes", "devices", "files", "keys", "jobs")
+    if any(getattr(geometry, name) > getattr(description, name) for name in names):
+        return False
+    kinds = description.kinds(geometry.page_size)
+    return all(Kind(operation.kind) in kinds for operation in program.operations)
+
+
+def file_name(failure: Failure) -> str:
+    """A name for the file of a failing program: the rule, and a hash of the operations."""
+    digest = hashlib.blake2b(failure.program.to_bytes(), digest_size=4).hexdigest()
+    return f"{failure.violation.rule}-{digest}{SUFFIX}"
+
+
+class Store:
+    """Failing programs of one candidate under one sync model."""
+
+    def __init__(
+        self, folder: Path, spec: str, model: Sync, database: ExampleDatabase | None = None
+    ) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.key = f"lastwriter/{spec}/{model}".encode()
+        self.database = database or DirectoryBasedExampleDatabase(".hypothesis/examples")
+
+    def add(self, failure: Failure) -> Path:
+        """Keep a failing program; the file that it is now in."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / file_name(failure)
+        write_atomically(path, dump(self._annotated(failure)))
+        self.database.save(self.key, failure.program.to_bytes())
+        return path
+
+    def _annotated(self, failure: Failure) -> Program:
+        rule = RULES[failure.violation.rule]
+        lines = [
+            f"{rule.id}: {rule.text}",
+            failure.violation.message,
+            f"candidate {self.spec}" + ("; unstable" if failure.unstable else ""),
+        ]
+        comments = [Comment(0, " ".join(line.split())) for line in lines]
+        here = Comment(failure.violation.index, "breaks the rule", inline=True)
+        return replace(failure.program, comments=(*comments, here))
+
+    def load(self) -> Iterator[Program]:
+        """Every program that was kept, those of the folder first; unreadable ones are passed over.
+
+        A file that a newer version wrote, or that somebody is editing, must not stop a run.
+        """
+        seen = set()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            with suppress(LoadError):
+                program = replace(load_program(path), comments=())
+                seen.add(program)
+                yield program
+        for data in sorted(self.database.fetch(self.key)):
+            with suppress(ValueError):
+                program = Program.from_bytes(data)
+                check_program(program)
+                if program not in seen:
+                    yield program
