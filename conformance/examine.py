@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
-from adapters.worker import Runner
+from adapters.worker import Runner, Worker
 from reference.model import judge
 from reference.program import Program
 from reference.trace import Judgement, Trace, Violation
@@ -13,6 +15,14 @@ from reference.trace import Judgement, Trace, Violation
 from .reduce import reduce
 
 __all__ = ["Coverage", "Examiner", "Failure"]
+
+HANG = "R2"
+_SLOW = frozenset({HANG, "R3"})
+"""Rules whose violation takes long to show."""
+_FEW, _MANY = 60, 2000
+"""Runs that a reduction may take."""
+_IMPATIENCE = 1.0
+"""Seconds after which a program hangs, while one that did hang is reduced."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,26 @@ class Examiner:
                 traces[candidate] = trace
             return violation
 
-        reduced = reduce(program, violation, reproduce)
+        slow = violation.rule in _SLOW
+        with self._impatient() if violation.rule == HANG else nullcontext():
+            reduced = reduce(program, violation, reproduce, limit=_FEW if slow else _MANY)
         short = reduced.program
         trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
         return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)
+
+    @contextmanager
+    def _impatient(self) -> Iterator[None]:
+        """Many runs that all hang: a program that is a second over its start is taken to hang."""
+        runner = self.runner
+        if not isinstance(runner, Worker) or runner.limits.seconds <= _IMPATIENCE:
+            yield
+            return
+        patient = runner.limits
+        runner.limits = replace(patient, seconds=_IMPATIENCE)
+        try:
+            yield
+        finally:
+            runner.limits = patient
 
 
 def _failing_prefix(traces: dict[Program, Trace], short: Program) -> Trace | None:

@@ -169,13 +169,13 @@ def _delete(search: _Search) -> None:
     size = max(len(search.operations) // 2, 1)
     while size:
         progress = False
-        end = len(search.operations) - 1  # the last operation is the one that fails
+        end = len(search.operations)
         while end > 0:
             start = max(end - size, 0)
             operations = search.operations
             if search.attempt(operations[:start] + operations[end:]):
                 progress = True
-                end = min(start, len(search.operations) - 1)
+                end = min(start, len(search.operations))
             else:
                 end = start
         if size == 1 and not progress:

@@ -20,7 +20,7 @@ from reference.program import Program
 from reference.syncmodels import Sync
 
 from .backend import NAME as BACKEND
-from .generate import PROFILES, Plan, Profile, programs, with_sweep
+from .generate import PROFILES, Plan, Profile, programs, random_program, with_sweep
 
 __all__ = ["PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
 
@@ -95,6 +95,13 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
     `consume` says whether to go on.
     """
     going = True
+    made = 0
+
+    def hand_over(program: Program) -> None:
+        nonlocal going, made
+        made += 1
+        seeded = replace(program, seed=shard.seed)
+        going = consume(with_sweep(seeded, plan), len(seeded))
 
     @hypothesis_seed(shard.seed)
     @settings(
@@ -107,9 +114,10 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
     )
     @given(programs(plan))
     def generate(program: Program) -> None:
-        nonlocal going
         if going and program.operations:
-            seeded = Program(program.operations, program.geometry, program.model, shard.seed)
-            going = consume(with_sweep(seeded, plan), len(seeded))
+            hand_over(program)
 
     generate()
+    # Hypothesis may give empty programs, or fewer than asked for.
+    while going and made < shard.programs:
+        hand_over(random_program(plan, shard.seed, made))

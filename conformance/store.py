@@ -80,8 +80,9 @@ def runnable(program: Program, description: Description, model: Sync) -> bool:
 
 
 def file_name(failure: Failure) -> str:
-    """A name for the file of a failing program: the rule, and a hash of the operations."""
-    digest = hashlib.blake2b(failure.program.to_bytes(), digest_size=4).hexdigest()
+    """A name for the file of a failing program: the rule, and a hash of what is run."""
+    anonymous = replace(failure.program, seed=0)
+    digest = hashlib.blake2b(anonymous.to_bytes(), digest_size=4).hexdigest()
     return f"{failure.violation.rule}-{digest}{SUFFIX}"
 
 

@@ -447,6 +447,16 @@ def test_a_process_that_dies_ends_the_agent(own_agent: Agent, process: int) -> N
         own_agent.client.reset(Geometry())
 
 
+def test_a_device_that_dies_ends_the_agent() -> None:
+    check_available("process_vm")
+    agent = Agent("process_vm")
+    agent.run("read p0 page=0 offset=0 length=8")
+    os.kill(next(pid for pid in agent.processes() if name_of(pid) == "lw-device"), signal.SIGKILL)
+    assert agent.child.death(SECONDS) == "exited with status 70"
+    assert agent.child.output.tail() == "lastwriter mirror: a device process died"
+    agent.close()
+
+
 def name_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 

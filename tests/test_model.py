@@ -614,7 +614,7 @@ def test_judgement(model: Sync, lines: list[str], rule: str | None) -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_a_breakdown_is_the_answer_to_the_unanswered_operation(cause: Cause) -> None:
+def test_a_breakdown_is_the_answer_to_the_last_operation(cause: Cause) -> None:
     program = parse(HEADER.format("faulting") + MAP + "\n" + write() + "\n")
     trace = Trace(program, (Outcome(Status.OK),), Breakdown(cause, "it broke"))
     violation = judge(trace).violation

@@ -59,7 +59,7 @@ static void ring_enter(struct ring *ring, unsigned submit, unsigned wait)
 /* Not for children: they would use up this ring's entries. */
 static void *ring_map(const struct ring *ring, size_t size, off_t offset)
 {
-    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd, offset);
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, offset);
 
     if (at != MAP_FAILED)
         madvise(at, size, MADV_DONTFORK);
@@ -103,24 +103,32 @@ static int ring_open(struct ring *ring)
     return ring_register(ring, IORING_REGISTER_BUFFERS2, &table, sizeof(table));
 }
 
-/* Fill the next submission entry. */
-static void ring_add(struct ring *ring, const lw_operation *op, size_t at, unsigned flags,
-                     uint64_t tag)
+/* The next submission entry, to be filled before the kernel is entered. */
+static struct io_uring_sqe *ring_next(struct ring *ring, unsigned flags)
 {
     uint32_t tail = *ring->sq_tail;
     struct io_uring_sqe *sqe = &ring->sqes[tail & *ring->sq_mask];
 
     memset(sqe, 0, sizeof(*sqe));
-    sqe->opcode = is_read(op->kind) ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
     sqe->flags = (uint8_t)flags;
+    sqe->user_data = IMMEDIATE;
+    __atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
+    ring->in_flight++;
+    return sqe;
+}
+
+static void ring_add(struct ring *ring, const lw_operation *op, size_t at, unsigned flags,
+                     uint64_t tag)
+{
+    struct io_uring_sqe *sqe = ring_next(ring, flags);
+
+    sqe->opcode = is_read(op->kind) ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
     sqe->fd = mirror.shared_fd;
     sqe->off = at;
     sqe->addr = (uint64_t)(uintptr_t)(page_address(op->page) + op->offset);
     sqe->len = op->length;
     sqe->user_data = tag;
     sqe->buf_index = (uint16_t)(op->key - 1u);
-    __atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
-    ring->in_flight++;
 }
 
 /* ---- Completions ---- */
@@ -170,6 +178,20 @@ static void reap_more(unsigned device)
     reap(device);
 }
 
+/* A worker of the ring inherits the CPUs of the process, which is bound to one: where jobs are to
+ * run beside it, the first one must be born before that. */
+static void start_worker(unsigned device)
+{
+    cpu_set_t bound;
+
+    sched_getaffinity(0, sizeof(bound), &bound);
+    sched_setaffinity(0, sizeof(mirror.everywhere), &mirror.everywhere);
+    ring_next(&rings[device], IOSQE_ASYNC)->opcode = IORING_OP_NOP;
+    ring_enter(&rings[device], 1, 1);
+    reap(device);
+    sched_setaffinity(0, sizeof(bound), &bound);
+}
+
 /* ---- Accesses ---- */
 
 /* Only the helper knows that a key was asked for to read: pins are always for writing. */
@@ -197,7 +219,8 @@ void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
     }
 }
 
-/* The accesses that are not for the kernel get their outcomes; the number of the others. */
+/* The accesses that are not for the kernel get their outcomes; the number of the others.  A key
+ * that is dead now may live when the kernel looks at it, with rights that it knows nothing of. */
 static unsigned settle(const struct ring *ring, struct job *job)
 {
     unsigned left = 0;
@@ -205,7 +228,7 @@ static unsigned settle(const struct ring *ring, struct job *job)
     for (unsigned i = 0; i < job->count; i++) {
         if (mirror.self == COORDINATOR)
             answer(&job->outcomes[i], LW_STATUS_ERROR, ESRCH);
-        else if (!may_access(ring, &job->accesses[i]))
+        else if (!may_access(ring, &job->accesses[i]) || !ring->rights[job->accesses[i].key - 1])
             answer(&job->outcomes[i], LW_STATUS_FAULT, EFAULT);
         else
             left++;
@@ -260,30 +283,16 @@ static void forget_keys(struct ring *ring)
     }
 }
 
-/* Whether all of a range is mapped, with these rights ("r", "w"), as the kernel lists it. */
-static int range_has(uintptr_t from, uintptr_t end, char right)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    uintptr_t low, high;
-    char rights[5];
-
-    if (!maps)
-        process_fatal("/proc/self/maps");
-    while (from < end && fscanf(maps, "%lx-%lx %4s%*[^\n]", &low, &high, rights) == 3)
-        if (low <= from && from < high && (rights[0] == right || rights[1] == right))
-            from = high;
-    fclose(maps);
-    return from >= end;
-}
-
 /* The kernel pins for writing and refuses what could be registered for reading alone. */
 static int cannot_pin(const lw_operation *op)
 {
-    uintptr_t from = (uintptr_t)page_address(op->page), end = from + page_bytes(op->pages);
+    char *at = page_address(op->page);
+    size_t size = page_bytes(op->pages);
 
-    if (end - from > LARGEST_BUFFER)
+    if (size > LARGEST_BUFFER)
         return 1;
-    return !(op->flags & LW_FLAG_WRITE) && range_has(from, end, 'r') && !range_has(from, end, 'w');
+    return !(op->flags & LW_FLAG_WRITE) && pages_allow(at, size, 'r') &&
+           !pages_allow(at, size, 'w');
 }
 
 static void do_register(const lw_operation *op, lw_outcome *outcome)
@@ -336,8 +345,12 @@ unsigned device_owner(const lw_operation *op)
 
 void device_attach(const lw_operation *op, lw_outcome *outcome)
 {
-    if (!rings[op->device].fd && ring_open(&rings[op->device]) < 0)
+    if (rings[op->device].fd)
+        return;
+    if (ring_open(&rings[op->device]) < 0)
         answer(outcome, LW_STATUS_ERROR, errno);
+    else
+        start_worker(op->device);
 }
 
 void device_detach(const lw_operation *op, lw_outcome *outcome)

@@ -12,6 +12,7 @@
 #ifndef LW_PROCESS_H
 #define LW_PROCESS_H
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +74,7 @@ struct control {
     pid_t coordinator;
     pid_t pids[PROCESSES];      /* 0: not alive; a zombie keeps its number until the reset */
     uint8_t leaving[PROCESSES]; /* its end is no surprise */
+    int places[PROCESSES];      /* CPU that it is bound to, plus 1 */
     uint8_t born;               /* a process, since the coordinator last looked */
     uint8_t touched[FILES];     /* mapped or resized since the reset */
     struct {
@@ -97,6 +99,7 @@ struct mirror {
     int shared_fd;
     int files[FILES];
     int pagemap; /* of the process itself */
+    cpu_set_t everywhere; /* the CPUs that we may use */
 };
 
 extern struct mirror mirror;
@@ -187,6 +190,8 @@ int pages_cached(char *at);
 int pages_are_huge(char *at);
 /* Whether that can be told; anywhere. */
 int pages_can_tell_huge(void);
+/* Whether all of a range is mapped with this right, 'r' or 'w'. */
+int pages_allow(char *at, size_t size, char right);
 /* A number at the start of a file, or -1. */
 long read_number(const char *path);
 

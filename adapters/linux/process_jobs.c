@@ -1,6 +1,7 @@
 /*
  * What all devices do alike: queues of accesses, and who is attached to what.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 

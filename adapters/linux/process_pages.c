@@ -72,6 +72,21 @@ int pages_cached(char *at)
     return mincore(at, SMALL_PAGE, &resident) < 0 || resident & 1;
 }
 
+int pages_allow(char *at, size_t size, char right)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    uintptr_t from = (uintptr_t)at, end = from + size, low, high;
+    char rights[5];
+
+    if (!maps)
+        process_fatal("/proc/self/maps");
+    while (from < end && fscanf(maps, "%lx-%lx %4s%*[^\n]", &low, &high, rights) == 3)
+        if (low <= from && from < high && (rights[0] == right || rights[1] == right))
+            from = high;
+    fclose(maps);
+    return from >= end;
+}
+
 long read_number(const char *path)
 {
     FILE *file = fopen(path, "re");

@@ -195,10 +195,14 @@ def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         process = aim.process
     else:
         process, aim = _process(sketch, choice), None
-    page = slot_in(sketch, process, choice, aim)
+    page = slot_in(sketch, process, choice, aim, _needed(kind))
     offset, length = shape(sketch.plan.geometry, page, _end(sketch, process, page, choice), choice)
     value, expected = _values(sketch, kind, choice, (process, page, offset))
     return Operation(kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected)
+
+
+def _needed(kind: Kind) -> int:
+    return _READ if kind in (Kind.READ, Kind.DREAD) else _READ_WRITE
 
 
 def _end(sketch: Sketch, process: int, page: int, choice: bytes) -> int:
@@ -233,7 +237,7 @@ def _device_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     process = sketch.live.attached[device]
     if aim is not None and (aim.side != Side.DEVICE or aim.process != process):
         aim = None
-    page = slot_in(sketch, process, choice, aim)
+    page = slot_in(sketch, process, choice, aim, _needed(kind))
     end = _end(sketch, process, page, choice)
     return _device_operation(sketch, kind, choice, (device, 0), (page, end))
 
@@ -253,7 +257,7 @@ def _keyed_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     if not keys or where >= _DEAD_KEY:
         device = _device(sketch, choice)
         process = sketch.live.attached[device]
-        page = slot_in(sketch, process, choice, None)
+        page = slot_in(sketch, process, choice, None, _needed(kind))
         key = 1 + (choice[HOW] * sketch.plan.geometry.keys >> 8)
         return _device_operation(sketch, kind, choice, (device, key), (page, page + 1))
     aim = sketch.aim()
@@ -274,14 +278,21 @@ _LiveKey = tuple[tuple[int, int], Registration]
 
 
 def _useful(sketch: Sketch, kind: Kind, aim: Aim | None) -> list[_LiveKey]:
-    """The live keys that give the right and cover the aim, as far as there are any."""
-    keys = list(sketch.keys.items())
-    if kind != Kind.DREAD:
-        keys = [item for item in keys if item[1].flags & Flag.WRITE] or keys
+    """The live keys that work for this kind and cover the aim, as far as there are any."""
+    items = list(sketch.keys.items())
+    items = [item for item in items if _works(sketch, kind, *item)] or items
     if aim is None or aim.side != Side.DEVICE:
-        return keys
+        return items
     end = aim.page + aim.pages
-    return [item for item in keys if item[1].page < end and aim.page < sum(item[1][:2])] or keys
+    return [item for item in items if item[1].page < end and aim.page < sum(item[1][:2])] or items
+
+
+def _works(sketch: Sketch, kind: Kind, key: tuple[int, int], registration: Registration) -> bool:
+    """Whether a key gives the right and its first page is still there."""
+    rights = _needed(kind)
+    process = sketch.live.attached[key[0]]
+    allowed = registration.flags & rights == rights
+    return allowed and sketch.allows(process, registration.page, registration.flags)
 
 
 def _device_operation(

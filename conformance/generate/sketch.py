@@ -18,7 +18,7 @@ __all__ = ["Aim", "Area", "Registration", "Side", "Sketch"]
 
 _WRITES = ACCESSES - {Kind.READ, Kind.DREAD}
 _BEYOND_U64 = 1 << 64
-_RIGHTS = int(Flag.READ | Flag.WRITE)
+_RIGHTS, _FILE = int(Flag.READ | Flag.WRITE), int(Flag.FILE)
 _HOT = 6
 """Recently used pages that are remembered."""
 _PATIENCE = 4
@@ -113,6 +113,13 @@ class Sketch:
         start, end, value = self.stamps.get(process, {}).get(page, (0, 0, 0))
         byte = page * self.plan.geometry.page_size + offset
         return value + (byte - start) // WORD if start <= byte < end else 0
+
+    def allows(self, process: int, page: int, rights: int) -> bool:
+        """Whether the process may access a page in this way, as far as known."""
+        area = self.areas[process].get(page)
+        if area is None or area.flags & rights != rights:
+            return False
+        return not area.flags & _FILE or page + area.shift < self.sizes[area.file]
 
     def busy(self, device: int) -> bool:
         """Whether the device has a job that was not waited for."""
@@ -269,8 +276,12 @@ class Sketch:
         self.aims = [aim for aim in self.aims if aim.process != process]
 
     def _event(self, operation: Operation) -> None:
-        self.touch(operation.page)
-        self._look(Side.DEVICE, operation.process, operation.page, operation.pages)
+        page, pages = operation.page, operation.pages
+        self.touch(page)
+        area = self.areas[operation.process]
+        # An access to what was not mapped before either says little.
+        if operation.kind == Kind.UNMAP or page in area or page + pages - 1 in area:
+            self._look(Side.DEVICE, operation.process, page, pages)
 
     def _device_event(self, operation: Operation) -> None:
         self.touch(operation.page)
@@ -299,7 +310,7 @@ class Sketch:
         last = page + (operation.offset + operation.length - 1) // size
         self._seen(side, page, last)
         self.touch(page)
-        if operation.kind in _WRITES and process in self.live.alive:
+        if operation.kind in _WRITES and self.allows(process, page, _RIGHTS):
             self._written(operation, process, last)
             other = Side.CPU if side == Side.DEVICE else Side.DEVICE
             self._look(other, process, page, last - page + 1, strong=False)

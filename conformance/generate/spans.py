@@ -124,20 +124,23 @@ def _low_run(runs: Sequence[Span], byte: int) -> Span:
     return runs[byte * byte * len(runs) >> 16]
 
 
-def slot_in(sketch: Sketch, process: int, choice: bytes, aim: Aim | None) -> int:
-    """The first slot of an access: where it is aimed, hot, at the edge of a mapping, or any."""
+def slot_in(sketch: Sketch, process: int, choice: bytes, aim: Aim | None, rights: int) -> int:
+    """The first slot of an access: where it is aimed, hot, at the edge of a mapping, or any.
+
+    Slots that give the rights are preferred, except where something just happened.
+    """
     where, arena = choice[WHERE], sketch.plan.geometry.pages
     if aim is not None and where < 224:
         return aim.page + (choice[PAGE] * aim.pages >> 8)
-    if where < 160:
-        area = sketch.areas[process]
-        mapped = [page for page in sketch.hot if page in area]
-        if mapped:
-            return pick(mapped, choice[PAGE])
-    if where < 240:
+    if where < 176:
+        usable = [page for page in sketch.hot if sketch.allows(process, page, rights)]
+        if usable:
+            return pick(usable, choice[PAGE])
+    if where < 246:
         runs = sketch.runs(process)
-        if runs:
-            first, end = _low_run(runs, choice[PAGE])
+        usable_runs = [run for run in runs if sketch.allows(process, run[0], rights)] or runs
+        if usable_runs:
+            first, end = _low_run(usable_runs, choice[PAGE])
             return (first, end - 1, (first + end) // 2, first)[choice[PAGES] >> 6]
     return _low(choice[PAGE], arena)
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .mirror import Caching, Faulting, Mirror, Refcounting, Registering
+from .mirror import Mirror
+from .mutants import MUTANTS, Mutant
+from .mutants.mutant import BASES
 
-__all__ = ["MIRRORS", "Mirror"]
+__all__ = ["MIRRORS", "MUTANTS", "Mirror", "Mutant"]
 
-MIRRORS: Mapping[str, Callable[[], Mirror]] = {
-    "faulting": Faulting,
-    "refcounting": Refcounting,
-    "registration": Registering,
-    "caching": Caching,
-}
+MIRRORS: Mapping[str, Callable[[], Mirror]] = BASES
 """Factories of the correct mirrors, by name."""

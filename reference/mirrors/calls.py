@@ -35,7 +35,7 @@ class SystemCalls:
         self._unmap(space, op.page, op.page + op.pages)
         area = self._area(op)
         for slot in range(op.page, op.page + op.pages):
-            space.areas[slot] = area
+            space.enter(slot, area)
         return OK
 
     def _area(self, op: Operation) -> Area:
@@ -44,7 +44,9 @@ class SystemCalls:
         if op.flags & Flag.FILE:
             return Area(*rights, shared, self._manager.files[op.file], op.target - op.page)
         if shared:
-            return Area(*rights, True, PageCache(self._manager.pool, op.pages), -op.page)
+            return Area(
+                *rights, True, PageCache(self._manager.pool, op.pages, unnamed=True), -op.page
+            )
         return Area(*rights)
 
     def unmap(self, op: Operation) -> Outcome:
@@ -57,7 +59,7 @@ class SystemCalls:
             with space.invalidating(first, end, Event.UNMAP):
                 for slot in mapped:
                     space.zap(slot)
-                    del space.areas[slot]
+                    space.leave(slot)
 
     def remap(self, op: Operation) -> Outcome:
         space = self._manager.spaces[op.process]
@@ -72,13 +74,13 @@ class SystemCalls:
             self._move(space, range(first, end), shift, area)
             if not op.flags & Flag.DONTUNMAP:
                 for slot in range(first, end):
-                    del space.areas[slot]
+                    space.leave(slot)
         return OK
 
     def _move(self, space: AddressSpace, slots: range, shift: int, area: Area) -> None:
         moved = area if area.file is None else area._replace(delta=area.delta - shift)
         for slot in slots:
-            space.areas[slot + shift] = moved
+            space.enter(slot + shift, moved)
             space.move(slot, slot + shift)
 
     def protect(self, op: Operation) -> Outcome:
@@ -152,7 +154,7 @@ class SystemCalls:
                 parent.revoke(entry)
         with parent.invalidating(0, self._manager.geometry.pages, Event.PROTECTION_PAGE):
             for slot, area in parent.areas.items():
-                child.areas[slot] = area
+                child.enter(slot, area)
                 if slot in parent.table and not area.shared:
                     child.inherit(slot, parent.table[slot])
         return OK

@@ -42,6 +42,7 @@ class DeviceMemory(FramePool):
 
     def __init__(self, device: FaultingDevice) -> None:
         super().__init__((device.number + 1) << 20, CAPACITY, device)
+        self.page_size = device.page_size
         self.copies = 0
 
     def engine(self, source: Frame, target: Frame) -> bool:
@@ -125,10 +126,10 @@ class FaultingDevice(Device):
 
     def to_device(self, op: Operation) -> Outcome:
         slots = range(op.page, op.page + op.pages)
-        moved = [self._to_device(slot) for slot in slots]
+        moved = [self.send(slot) for slot in slots]
         return OK if any(moved) else skipped(errno.EBUSY)
 
-    def _to_device(self, slot: int) -> bool:
+    def send(self, slot: int) -> bool:
         """Migrate one page; False if it cannot be migrated, and then nothing happened (G2)."""
         area = self.space.areas.get(slot)
         if area is None or not area.anonymous or not area.readable:

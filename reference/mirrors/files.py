@@ -8,10 +8,15 @@ __all__ = ["PageCache"]
 
 
 class PageCache:
-    """A file, or the object behind a shared anonymous mapping; sizes are in pages."""
+    """A file, or the object behind a shared anonymous mapping; sizes are in pages.
 
-    def __init__(self, pool: FramePool, size: int) -> None:
+    The latter is `unnamed` and is gone with the last of its `users`, the slots that map it.
+    """
+
+    def __init__(self, pool: FramePool, size: int, *, unnamed: bool = False) -> None:
         self.size = size
+        self.unnamed = unnamed
+        self.users = 0
         self._pool = pool
         self._frames: dict[int, Frame] = {}
         self._store: dict[int, Contents] = {}

@@ -252,6 +252,22 @@ class AddressSpace:
         frame.pins -= 1
         self.manager.put(frame)
 
+    # Areas
+
+    def enter(self, slot: int, area: Area) -> None:
+        """Map a slot that is not mapped."""
+        self.areas[slot] = area
+        if area.file is not None:
+            area.file.users += 1
+
+    def leave(self, slot: int) -> None:
+        """Unmap a slot that has no page table entry."""
+        file = self.areas.pop(slot).file
+        if file is not None:
+            file.users -= 1
+            if file.users == 0 and file.unnamed:
+                file.truncate(0)
+
     # Page table entries
 
     def install(self, slot: int, frame: Frame, writable: bool) -> PageTableEntry:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..operations import DEVICE_KINDS, Kind, Operation
+from ..operations import ACCESSES, DEVICE_KINDS, Kind, Operation
 from ..rules import RULES
 from ..trace import Cause, Judgement, Trace, Violation, WrongWord
 from .history import ON_DEVICE, Mark
 from .lastwriter import LastWriter
 from .state import Broken, Problem
-from .timeline import held_before
+from .timeline import timeline
 
 __all__ = ["judge"]
 
@@ -24,7 +24,7 @@ BREAKDOWN_RULES = {
 def judge(trace: Trace) -> Judgement:
     """Run the model along the trace.
 
-    A breakdown of the candidate counts as its answer to the operation that it left unanswered.
+    A breakdown of the candidate counts as its answer to the last operation.
     """
     program = trace.program
     model = LastWriter(program.geometry, program.model)
@@ -38,8 +38,9 @@ def judge(trace: Trace) -> Judgement:
             return Judgement(_violation(model, trace, index, broken), exercised)
     if trace.breakdown is not None:
         rule = BREAKDOWN_RULES[trace.breakdown.cause]
-        index = min(len(trace.outcomes), len(program) - 1)
-        return Judgement(Violation(rule, index, trace.breakdown.message), exercised)
+        # Operations go in batches, so any of those left unanswered may have done it.
+        message = f"{trace.breakdown.cause}: {trace.breakdown.message}"
+        return Judgement(Violation(rule, len(program) - 1, message), exercised)
     if len(trace.outcomes) < len(program):
         message = f"{len(trace.outcomes)} outcomes for {len(program)} operations"
         return Judgement(Violation("R4", len(trace.outcomes), message), exercised)
@@ -60,10 +61,24 @@ def _violation(model: LastWriter, trace: Trace, index: int, broken: Broken) -> V
     if operation.kind in DEVICE_KINDS:
         process = model.state.attached[operation.device]
     wrong = WrongWord(process, broken.page, broken.word, broken.value)
-    if rule not in _OWN_CONTEXT and not held_before(trace, index, wrong):
-        pinned = rule == "C2" and trace.program.model in RULES["P2"].models
-        rule = "P2" if pinned else "A4"
+    if rule not in _OWN_CONTEXT:
+        rule = _by_past(trace, index, wrong, rule)
     return Violation(rule, index, message, wrong)
+
+
+def _by_past(trace: Trace, index: int, wrong: WrongWord, rule: str) -> str:
+    """The rule in the light of what the address held before: nothing like it, or until when."""
+    moments = timeline(trace, index, wrong)
+    held = [position for position, moment in enumerate(moments) if moment.held(wrong.value)]
+    if not held:
+        pinned = rule == "C2" and trace.program.model in RULES["P2"].models
+        return "P2" if pinned else "A4"
+    operations = trace.program.operations
+    if rule == "C1" and operations[index].kind in DEVICE_KINDS and held[-1] + 1 < len(moments):
+        # A device that still sees what a change of the mapping took away missed that change.
+        ended = operations[moments[held[-1] + 1].index].kind
+        return rule if ended in ACCESSES else "I12"
+    return rule
 
 
 _GENERAL = {

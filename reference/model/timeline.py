@@ -12,7 +12,7 @@ from .lastwriter import LastWriter
 from .state import State
 from .values import ANYTHING, MASK, Values, holds, union
 
-__all__ = ["Moment", "held_before", "timeline", "writer_of"]
+__all__ = ["Moment", "timeline", "writer_of"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ def _values_at(state: State, wrong: WrongWord) -> Values | None:
             held = contents.values(wrong.word)
             values = held if values is None else union(values, held)
     return values
-
-
-def held_before(trace: Trace, index: int, wrong: WrongWord) -> bool:
-    """Whether the address of a wrong value ever held it before operation `index`."""
-    return any(moment.held(wrong.value) for moment in timeline(trace, index, wrong))
 
 
 def writer_of(program: Program, value: int, upto: int) -> int | None:
