@@ -110,7 +110,11 @@ def candidates() -> None:
 
 @commands.command("certify")
 @click.argument("candidate", required=False)
-@click.option("--model", type=click.Choice([sync.value for sync in Sync]), help="Sync model [default: the candidate's].")
+@click.option(
+    "--model",
+    type=click.Choice([sync.value for sync in Sync]),
+    help="Sync model [default: the candidate's].",
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Run for so long.")
 @click.option("--programs", type=click.IntRange(min=1), help="Run so many programs [2000].")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed [random, and printed].")

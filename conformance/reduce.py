@@ -1,9 +1,14 @@
 """Reduce a failing program to the few operations that matter.
 
 Works on the list of operations: first what cannot matter (nothing behind the failure, nothing
-that shares no page, file or process with it), then delta debugging, then the arguments one by
-one, then names: pages, processes, devices, keys and jobs become the lowest.  Every step is kept
-only if the program still breaks the same rule.
+that shares no page, file or process with it), then delta debugging, then processes and devices
+made one, then the arguments one by one, then names: pages, processes, devices, keys and jobs
+become the lowest.
+
+A step is kept if the program still breaks the contract.  It may be another rule than before: how
+a bug shows, and so which rule it is found to break, is clear only in the shortest program.  But a
+crash does not turn into a wrong value or the reverse, and nothing turns into a failure that was
+expected.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from reference.model.judge import BREAKDOWN_RULES
 from reference.operations import ACCESSES, ATOMICS, Flag, Kind, Operation
 from reference.program import Program
 from reference.signatures import SIGNATURES
@@ -56,6 +62,7 @@ class _Search:
     program: Program
     violation: Violation
     limit: int
+    excluded: frozenset[str]
     runs: int = 0
     repeats: Repeats = STABLE
     tried: set[Operations] = field(default_factory=set)
@@ -81,30 +88,46 @@ class _Search:
                 return None
             self.runs += 1
             violation = self.reproduce(program)
-            if violation is not None and violation.rule == self.violation.rule:
+            if violation is not None and self.alike(violation):
                 failures += 1
                 if failures >= self.repeats.least:
                     return violation
         return None
+
+    def alike(self, violation: Violation) -> bool:
+        """Whether it may be the same bug that shows."""
+        if violation.rule == self.violation.rule:
+            return True
+        rules = {violation.rule, self.violation.rule}
+        return not rules & (_BREAKDOWNS | self.excluded)
 
     @property
     def operations(self) -> Operations:
         return self.program.operations
 
 
+_BREAKDOWNS = frozenset(BREAKDOWN_RULES.values())
+
+
 def reduce(
-    program: Program, violation: Violation, reproduce: Reproduce, *, limit: int = 2000
+    program: Program,
+    violation: Violation,
+    reproduce: Reproduce,
+    *,
+    excluded: frozenset[str] = frozenset(),
+    limit: int = 2000,
 ) -> Reduced:
     """Reduce a program that was seen to break a rule.
 
-    `limit` bounds the runs of the candidate.  If the program does not fail again every time, each
+    `excluded` are rules that it must not come to break instead, `limit` bounds the runs of the
+    candidate.  If the program does not fail again every time, each
     step is repeated and must fail twice, and the result is marked unstable; if it never fails
     again, it is given back as it was.
     """
-    search = _Search(reproduce, program, violation, limit)
+    search = _Search(reproduce, program, violation, limit, excluded)
     again = [reproduce(program) for _ in range(TRIALS)]
     search.runs += TRIALS
-    same = [each for each in again if each is not None and each.rule == violation.rule]
+    same = [each for each in again if each is not None and search.alike(each)]
     unstable = len(same) < TRIALS
     if unstable:
         search.repeats = UNSTABLE
@@ -119,8 +142,11 @@ def _reduce(search: _Search) -> None:
     while True:
         before = search.operations
         _delete(search)
+        _unite(search)
         _simplify(search)
         search.attempt(_renamed(search.operations))
+        if len(search.operations) <= _SMALL:
+            _look_elsewhere(search)
         if search.operations == before or search.runs >= search.limit:
             break
     search.attempt(_restamped(search.operations))
@@ -183,6 +209,26 @@ def _delete(search: _Search) -> None:
         size = size // 2 or 1
 
 
+# -- fewer processes and devices --------------------------------------------------------------
+
+
+def _unite(search: _Search) -> None:
+    """Let a child's operations be its parent's, and one device's another's."""
+    for fork in [each for each in search.operations if each.kind == Kind.FORK]:
+        search.attempt(_as_parent(search.operations, fork))
+    for device in sorted({each.device for each in search.operations}):
+        if device:
+            search.attempt([each._replace(device=0) for each in search.operations])
+
+
+def _as_parent(operations: Operations, fork: Operation) -> list[Operation]:
+    return [
+        each._replace(process=fork.process) if each.process == fork.target else each
+        for each in operations
+        if each != fork
+    ]
+
+
 # -- simpler arguments ------------------------------------------------------------------------
 
 
@@ -212,7 +258,8 @@ def _simpler(operation: Operation) -> Iterator[Change]:
         if operation.job:
             yield lambda old: old._replace(job=0)
         if kind in ATOMICS:
-            yield _as_plain_access
+            yield _as_read
+            yield _as_write
     elif operation.pages > 1 and kind != Kind.TRUNCATE:
         yield lambda old: old._replace(pages=1)
         yield lambda old: old._replace(page=old.page + old.pages - 1, pages=1)
@@ -244,10 +291,56 @@ def _without(flag: Flag) -> Change:
     return lambda old: old._replace(flags=old.flags & ~flag)
 
 
-def _as_plain_access(operation: Operation) -> Operation:
-    """An atomic as the write that it may stand for."""
+def _as_read(operation: Operation) -> Operation:
+    """An atomic as the read that it contains."""
+    read = Kind.DREAD if operation.kind >= Kind.ATTACH else Kind.READ
+    return operation._replace(kind=read, value=0, expected=0)
+
+
+def _as_write(operation: Operation) -> Operation:
+    """An atomic as the write that it contains."""
     write = Kind.DWRITE if operation.kind >= Kind.ATTACH else Kind.WRITE
     return operation._replace(kind=write, expected=0)
+
+
+# -- other witnesses --------------------------------------------------------------------------
+
+
+_SMALL = 10
+"""Operations up to which every access is tried as another."""
+
+
+def _look_elsewhere(search: _Search) -> None:
+    """One operation fewer, with an access that looks from another side or at another time."""
+    before = -1
+    while before != len(search.operations):
+        before = len(search.operations)
+        for operations in _other_looks(search.operations):
+            if search.attempt(operations) and len(search.operations) < before:
+                break
+
+
+def _other_looks(operations: Operations) -> Iterator[list[Operation]]:
+    """The operations with one access turned into a read, and one other operation left out."""
+    device = next((each.device for each in operations if each.kind == Kind.ATTACH), None)
+    for index, operation in enumerate(operations):
+        if operation.kind not in ACCESSES or operation.job:
+            continue
+        for read in _reads(operation, device):
+            changed = [*operations[:index], read, *operations[index + 1 :]]
+            if read != operation and index + 1 < len(operations):
+                yield changed[: index + 1]
+            for other in range(len(operations)):
+                if other != index and read != operation:
+                    yield [each for at, each in enumerate(changed) if at != other]
+
+
+def _reads(operation: Operation, device: int | None) -> Iterator[Operation]:
+    yield _as_read(operation)
+    if operation.kind >= Kind.ATTACH:
+        yield _as_read(operation)._replace(kind=Kind.READ, device=0, key=0)
+    elif device is not None:
+        yield _as_read(operation)._replace(kind=Kind.DREAD, device=device, process=0)
 
 
 # -- lower names ------------------------------------------------------------------------------

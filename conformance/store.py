@@ -121,15 +121,21 @@ class Store:
 
         A file that a newer version wrote, or that somebody is editing, must not stop a run.
         """
+        for _, program in self.named():
+            yield program
+
+    def named(self) -> Iterator[tuple[str, Program]]:
+        """The same, each with a name that no other has: that of its file, if it has one."""
         seen = set()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with suppress(LoadError):
                 program = replace(load_program(path), comments=())
                 seen.add(program)
-                yield program
+                yield path.stem, program
         for data in sorted(self.database.fetch(self.key)):
             with suppress(ValueError):
                 program = Program.from_bytes(data)
                 check_program(program)
                 if program not in seen:
-                    yield program
+                    digest = hashlib.blake2b(data, digest_size=4).hexdigest()
+                    yield f"database-{digest}", program

@@ -360,6 +360,18 @@ def test_io_uring_registers_what_it_may(io_uring: Agent) -> None:
     assert decode_wait(outcomes[-1].data, 2) == [Outcome(FAULT, 14), read(0)]
 
 
+def test_a_key_that_comes_to_life_is_too_late_for_a_job(io_uring: Agent) -> None:
+    outcomes = io_uring.run("""map p0 rw page=0 pages=1
+        attach d0 p0
+        dwrite d0 page=0 offset=0 length=8 value=0x1 key=1 job=1
+        submit d0 job=1
+        register d0 key=1 r page=0 pages=1
+        wait d0 job=1
+        read p0 page=0 offset=0 length=8""")
+    assert decode_wait(outcomes[5].data, 1) == [Outcome(FAULT, 14)]
+    assert outcomes[6] == read(0)
+
+
 # ---- Events ----
 
 

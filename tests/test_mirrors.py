@@ -278,6 +278,23 @@ class TestRefcounting:
         )
         assert (word(before), word(after)) == (0, 5)
 
+    def test_pages_that_a_job_makes_different_are_not_merged(self) -> None:
+        *_, merged, _, written = outcomes_of(
+            "refcounting",
+            """
+            map p0 rw page=0 pages=2
+            attach d0 p0
+            register d0 key=1 rw page=0 pages=2
+            dwrite d0 page=0 offset=0 length=8 value=0x5 key=1 job=1
+            submit d0 job=1
+            merge p0 page=0 pages=2
+            wait d0 job=1
+            read p0 page=0 offset=0 length=8
+            """,
+        )
+        assert merged.status == Status.SKIPPED
+        assert word(written) == 5
+
     def test_a_buffer_is_valid_as_a_whole(self) -> None:
         *_, read = outcomes_of(
             "refcounting",

@@ -12,8 +12,13 @@ from reference.operations import WORD, Flag, Operation
 from reference.outcomes import Outcome, Status
 
 
+Page = tuple[int, bytearray]
+"""Rights and contents."""
+UNMAPPED: Page = (0, bytearray())
+
+
 class Tiny(Stepwise):
-    """Device and CPU use the same pages, so they cannot differ."""
+    """Device and CPU use the same table of pages, so they cannot differ."""
 
     def describe(self) -> Description:
         names = "map unmap read write attach dread dwrite"
@@ -21,15 +26,24 @@ class Tiny(Stepwise):
 
     def reset(self, geometry: Geometry) -> None:
         self.page_size = geometry.page_size
-        self.pages: dict[int, tuple[int, bytearray]] = {}
+        self.pages: dict[int, Page] = {}
 
     def map(self, op: Operation) -> None:
+        self.invalidate(op)
         for page in range(op.page, op.page + op.pages):
             self.pages[page] = op.flags, bytearray(self.page_size)
 
     def unmap(self, op: Operation) -> None:
+        self.invalidate(op)
         for page in range(op.page, op.page + op.pages):
             self.pages.pop(page, None)
+
+    def invalidate(self, op: Operation) -> None:
+        """The notifier: a device that keeps what it knows of pages drops it here."""
+
+    def translate(self, op: Operation, page: int) -> Page:
+        """What a CPU, or the device, takes a page for."""
+        return self.pages.get(page, UNMAPPED)
 
     def attach(self, op: Operation) -> None:
         pass
@@ -50,7 +64,7 @@ class Tiny(Stepwise):
         """The words of an access, up to the first that may not be accessed."""
         start = op.page * self.page_size + op.offset
         for at in range(start, start + op.length, WORD):
-            rights, page = self.pages.get(at // self.page_size, (0, bytearray()))
+            rights, page = self.translate(op, at // self.page_size)
             if not rights & right:
                 return
             yield memoryview(page)[at % self.page_size :][:WORD]

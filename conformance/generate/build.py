@@ -35,9 +35,13 @@ from .spans import (
     runs_range,
     shape,
     slot_in,
+    widened,
 )
 
 __all__ = ["build"]
+
+_JOB_LENGTH = 64
+"""Bytes of an access in a job, at most."""
 
 _READ, _READ_WRITE = int(Flag.READ), int(Flag.READ | Flag.WRITE)
 _SHARED, _FILE = int(Flag.SHARED), int(Flag.FILE)
@@ -304,6 +308,9 @@ def _device_operation(
     process = sketch.live.attached[device]
     value, expected = _values(sketch, kind, choice, (process, page, offset))
     job = _job(sketch, device, choice[HOW])
+    if job:
+        # A race is judged word by word, and a few words race as well as a page of them.
+        length = min(length, _JOB_LENGTH)
     return Operation(
         kind, 0, device, 0, page, 0, offset, length, 0, 0, key, job, 0, 0, value, expected
     )
@@ -327,7 +334,8 @@ def _job(sketch: Sketch, device: int, byte: int) -> int:
 
 def _mirrored_area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     device = _device(sketch, choice)
-    page, pages = area_range(sketch, sketch.live.attached[device], choice)
+    span = area_range(sketch, sketch.live.attached[device], choice)
+    page, pages = widened(*span, sketch.plan.geometry.pages, choice[OTHER])
     rights = 0
     if kind == Kind.FAULT:
         rights = _READ if choice[HOW] < 96 else _READ_WRITE

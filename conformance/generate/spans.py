@@ -30,6 +30,7 @@ __all__ = [
     "runs_range",
     "shape",
     "slot_in",
+    "widened",
 ]
 
 WHERE, PAGE, PAGES, OFFSET, LENGTH, HOW, OTHER, WHO = range(8)
@@ -93,6 +94,14 @@ def runs_range(runs: Sequence[Span], arena: int, choice: bytes) -> Span:
             return first + size // 2, (size + 1) // 2
         case _:
             return _clip(first - 1, size + 2, arena)
+
+
+def widened(page: int, pages: int, arena: int, byte: int) -> Span:
+    """Now and then a few more slots on both sides: what is done to many pages may go half way."""
+    if byte < 160:
+        return page, pages
+    more = 1 + (byte & 3)
+    return _clip(page - 1, pages + 1 + more, arena)
 
 
 def inner_range(runs: Sequence[Span], choice: bytes) -> Span:

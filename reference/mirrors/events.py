@@ -132,8 +132,7 @@ class MemoryEvents:
             if twin is None:
                 kept.append(entry)
             elif twin.frame is not entry.frame:
-                self._merge(entry, twin)
-                merged = True
+                merged = self._merge(entry, twin) or merged
         return OK if merged else skipped(errno.EAGAIN)
 
     def _mergeable(self, space: AddressSpace, entry: PageTableEntry) -> bool:
@@ -145,17 +144,22 @@ class MemoryEvents:
             and self._movable(frame)
         )
 
-    def _merge(self, entry: PageTableEntry, twin: PageTableEntry) -> None:
+    def _merge(self, entry: PageTableEntry, twin: PageTableEntry) -> bool:
         frame = twin.frame
         if frame is None:
-            return
-        with self._manager.invalidating([entry, *frame.mappings], Event.CLEAR):
-            for mapping in frame.mappings:
+            return False
+        mappings = list(frame.mappings)
+        with self._manager.invalidating([entry, *mappings], Event.CLEAR):
+            # Once more: a device may have written to either until its invalidation returned.
+            if not _equal(twin, entry):
+                return False
+            for mapping in mappings:
                 mapping.writable = False
             entry.space.replace(entry, frame)
             entry.writable = False
             # Either may have been about to be dropped as free; the other's words must survive.
             frame.dirty = True
+        return True
 
 
 def _held(entry: PageTableEntry) -> bool:

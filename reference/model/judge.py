@@ -72,7 +72,8 @@ def _by_past(trace: Trace, index: int, wrong: WrongWord, rule: str) -> str:
     held = [position for position, moment in enumerate(moments) if moment.held(wrong.value)]
     if not held:
         pinned = rule == "C2" and trace.program.model in RULES["P2"].models
-        return "P2" if pinned else "A4"
+        # A stale translation shows whatever its frame is used for now.
+        return "P2" if pinned else "I12" if rule == "I12" else "A4"
     operations = trace.program.operations
     if rule == "C1" and operations[index].kind in DEVICE_KINDS and held[-1] + 1 < len(moments):
         # A device that still sees what a change of the mapping took away missed that change.

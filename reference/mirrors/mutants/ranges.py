@@ -148,13 +148,12 @@ class _HeapDirection(CachingDevice):
     seen_in="hfi1, CVE-2023-52474",
     base="faulting",
     rule="A4",
-    minimal=6,
+    minimal=5,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0
-        dwrite d0 page=0 offset=0 length=8 value=0x100000 job=1
-        submit d0 job=1
-        wait d0 job=1
+        dwrite d0 page=0 offset=0 length=8 value=0x100000 job=2
+        submit d0 job=2
         read p0 page=0 offset=8 length=8
     """,
 )

@@ -1,0 +1,115 @@
+"""What pytest prints of a run of the suite: what was tested, and what its tests don't show."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reference.rules import RULES
+
+from .certificate import own_version
+from .display import replay_command
+from .suite import Checked, Task
+from .verdicts import Verdict, results
+
+__all__ = ["Summary", "record"]
+
+PROPERTY = "lastwriter"
+"""The property of a test's report that says what it has covered, as JSON."""
+
+
+def record(item: pytest.Item, group: str, checked: Checked) -> None:
+    """Leave in the test's report what it covered and found, for the summary."""
+    coverage = checked.coverage
+    covered = {
+        "group": group,
+        "programs": coverage.programs,
+        "operations": coverage.operations,
+        "exercised": coverage.exercised,
+        "failing": checked.failing,
+        "passing": [
+            (found.failure.violation.rule, found.failure.violation.message, str(found.path))
+            for found in checked.passing
+        ],
+    }
+    item.user_properties.append((PROPERTY, json.dumps(covered)))
+
+
+class Summary:
+    """Sums up what the tests did, in the process that reports."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.groups: set[str] = set()
+        self.programs = 0
+        self.operations = 0
+        self.exercised: Counter[str] = Counter()
+        self.failing: Counter[str] = Counter()
+        self.passing: dict[str, tuple[str, str]] = {}
+        """Message and file of the first program that broke a rule outside of the test's group."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["lastwriter"] = pickle.dumps(self.task)
+
+    def pytest_report_header(self) -> list[str]:
+        task, description = self.task, self.task.description
+        version = f" {description.version}" if description.version else ""
+        return [
+            f"candidate: {task.spec} ({description.name}{version}), model {task.model}",
+            f"lastwriter: {own_version()}, seed {task.seed}, "
+            f"{task.shards} shards of {task.programs} programs for each group, "
+            f"{len(task.known)} known failures",
+        ]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == PROPERTY:
+                self._add(json.loads(str(value)))
+
+    def _add(self, covered: dict[str, Any]) -> None:
+        self.groups.add(covered["group"])
+        self.programs += covered["programs"]
+        self.operations += covered["operations"]
+        self.exercised.update(covered["exercised"])
+        self.failing.update(covered["failing"])
+        for rule, message, path in covered["passing"]:
+            self.passing.setdefault(rule, (message, path))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        # Each group that was tested would be green without that, though a rule of it is broken.
+        if session.exitstatus == pytest.ExitCode.OK and self._unnoticed():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _unnoticed(self) -> list[str]:
+        return [rule for rule in self.passing if RULES[rule].group in self.groups]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        write = terminalreporter.write_line
+        if self.passing:
+            terminalreporter.section("broken rules of other groups", yellow=True)
+        for rule, (message, path) in self.passing.items():
+            write(f"{rule} ({RULES[rule].group}): {message}", yellow=True)
+            write(f"    again: {replay_command(Path(path), self.task.spec)}")
+        terminalreporter.section("lastwriter")
+        write(
+            f"{self.programs:,} programs, {self.operations:,} operations; "
+            f"the same again: --lw-seed {self.task.seed}"
+        )
+        for line in self._untested():
+            write(line)
+
+    def _untested(self) -> Iterator[str]:
+        """The rules of the groups tested that were not put to the test often enough."""
+        task = self.task
+        for result in results(task.description, task.model, self.exercised, self.failing):
+            known = RULES[result.rule].group in self.groups
+            if known and result.verdict is Verdict.UNKNOWN:
+                yield f"{result.rule} is {result.verdict}: {result.reason}"
