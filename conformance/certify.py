@@ -290,7 +290,7 @@ class _Process:
         journal = request.out / f"running-{os.getpid()}.lwb"
         runner = Worker(request.spec, limits=request.limits, journal=journal)
         self.request = request
-        self.examiner = Examiner(runner)
+        self.examiner = Examiner(runner, frozenset(each.rule for each in request.expected))
 
     def close(self) -> None:
         if self.examiner is not None:

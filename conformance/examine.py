@@ -17,7 +17,7 @@ from .reduce import reduce
 __all__ = ["Coverage", "Examiner", "Failure"]
 
 HANG = "R2"
-_SLOW = frozenset({HANG, "R3"})
+SLOW = frozenset({HANG, "R3"})
 """Rules whose violation takes long to show."""
 _FEW, _MANY = 60, 2000
 """Runs that a reduction may take."""
@@ -71,10 +71,14 @@ class Coverage:
 
 
 class Examiner:
-    """A candidate at work: every program that it is given is run and judged."""
+    """A candidate at work: every program that it is given is run and judged.
 
-    def __init__(self, runner: Runner) -> None:
+    `expected` are the rules that it is known to break.
+    """
+
+    def __init__(self, runner: Runner, expected: frozenset[str] = frozenset()) -> None:
         self.runner = runner
+        self.expected = expected
         self.coverage = Coverage()
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
@@ -94,9 +98,15 @@ class Examiner:
                 traces[candidate] = trace
             return violation
 
-        slow = violation.rule in _SLOW
+        slow = violation.rule in SLOW
         with self._impatient() if violation.rule == HANG else nullcontext():
-            reduced = reduce(program, violation, reproduce, limit=_FEW if slow else _MANY)
+            reduced = reduce(
+                program,
+                violation,
+                reproduce,
+                excluded=self.expected,
+                limit=_FEW if slow else _MANY,
+            )
         short = reduced.program
         trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
         return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)

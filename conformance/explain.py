@@ -101,12 +101,13 @@ def render(explanation: Explanation, replay: str) -> RenderableType:
         parts.append(Text("     UNSTABLE: it does not fail every time", "yellow"))
     parts.append(_table(explanation))
     parts += [Text(f"     {line}") for line in explanation.story]
-    parts.append(
-        Text(
-            f"     {len(failure.found)} operations reduced to {len(failure.program)}"
-            f" in {failure.runs} runs"
+    if failure.runs:
+        parts.append(
+            Text(
+                f"     {len(failure.found)} operations reduced to {len(failure.program)}"
+                f" in {failure.runs} runs"
+            )
         )
-    )
     parts.append(Text.assemble("     again: ", (replay, "bold")))
     return Group(*parts)
 

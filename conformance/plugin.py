@@ -6,9 +6,12 @@ installed loads this with every pytest.
 
 from __future__ import annotations
 
+import argparse
+import math
 import pickle
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,17 +68,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds >= 0.01:
-        raise ValueError
-    return seconds
+    with suppress(ValueError):
+        if 0.01 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = config.args_source is pytest.Config.ArgsSource.ARGS
     if config.getoption("candidate") is not None and not given:
         config.args = [str(Path(__file__).parent)]
+        config.args_source = pytest.Config.ArgsSource.ARGS
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,7 +32,7 @@ from reference.trace import Trace, Violation
 
 from .certify import Found
 from .display import replay_command
-from .examine import Coverage, Examiner, Failure
+from .examine import SLOW, Coverage, Examiner, Failure
 from .expect import Expectation, load_expectations
 from .explain import explain, plain, render
 from .generate import PROFILES, Plan, with_sweep
@@ -79,7 +79,7 @@ class Task:
 
     @property
     def store(self) -> Store:
-        return Store(self.out / "failures", self.spec, self.model, settings.default.database)
+        return Store(self.out / "failures", self.spec, self.model, settings().database)
 
     def missing(self, group: Group) -> str:
         """Why no rule of the group can be put to the test; empty if one can."""
@@ -163,7 +163,7 @@ class Suite:
         self.store = task.store
         self.journal = _journal(task.out)
         self.worker = Worker(task.spec, limits=task.limits, journal=self.journal)
-        self.examiner = Examiner(self.worker)
+        self.examiner = Examiner(self.worker, self.expected)
         self._met: set[str] = set()
         """Rules that were seen broken while another group was tested."""
 
@@ -304,12 +304,18 @@ class Suite:
         )
         try:
             run_state_machine_as_test(machine, settings=chosen)
+        except CandidateError:
+            if not hunt.failures:
+                raise
+            hunt.checked.broken = self._saved(hunt.failure(unstable=True))
         except (_RuleBroken, Flaky) as error:
             hunt.checked.broken = self._saved(hunt.failure(unstable=isinstance(error, Flaky)))
+        if hunt.slow is not None:
+            hunt.checked.broken = self._keep(*hunt.slow)
         return hunt.checked
 
 
-class _RuleBroken(Exception):  # noqa: N818
+class _RuleBroken(Exception):
     """A program broke a rule.  Each rule has a subclass, by which Hypothesis tells them apart."""
 
     @staticmethod
@@ -326,18 +332,28 @@ class _Hunt:
         self.plan = plan
         self.checked = Checked()
         self.failures: list[Failure] = []
+        self.runs = 0
+        """Runs since the first failure."""
+        self.slow: tuple[Program, Violation] | None = None
+        """A failure that takes so long to show that Hypothesis would not be done reducing it."""
 
     def execute(self, program: Program) -> None:
         """Run a program of the machine; raises if it breaks a rule that is not expected to."""
-        if not program.operations:
+        if not program.operations or self.slow:
             return
         whole = with_sweep(program, self.plan)
         trace = self.suite.worker.run(whole)
         judgement = judge(trace)
-        if not self.failures:
+        if self.failures:
+            self.runs += 1
+        else:
             self.checked.coverage.add(len(program), len(whole), judgement)
         violation = judgement.violation
-        if violation is not None and violation.rule not in self.suite.expected:
+        if violation is None or violation.rule in self.suite.expected:
+            return
+        if violation.rule in SLOW:
+            self.slow = whole, violation
+        else:
             self._take(trace, violation)
             raise _RuleBroken.of(violation.rule)(violation.message)
 
@@ -347,14 +363,14 @@ class _Hunt:
         cut = Trace(short, trace.outcomes[:end], trace.breakdown)
         found = self.failures[0].found if self.failures else trace.program
         self.checked.failing[violation.rule] += 1
-        runs = len(self.failures)
-        self.failures.append(Failure(short, violation, cut, found, runs, unstable=False))
+        self.failures.append(Failure(short, violation, cut, found, self.runs, unstable=False))
 
     def failure(self, *, unstable: bool) -> Failure:
         """What Hypothesis ended with; if it was led astray, the shortest program that failed."""
         if unstable:
-            return replace(min(self.failures, key=lambda each: len(each.program)), unstable=True)
-        return self.failures[-1]
+            shortest = min(self.failures, key=lambda each: len(each.program))
+            return replace(shortest, unstable=True, runs=self.runs)
+        return replace(self.failures[-1], runs=self.runs)
 
 
 def report(found: Found, spec: str) -> str:

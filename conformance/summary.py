@@ -33,6 +33,7 @@ def record(item: pytest.Item, group: str, checked: Checked) -> None:
         "operations": coverage.operations,
         "exercised": coverage.exercised,
         "failing": checked.failing,
+        "broken": checked.broken and checked.broken.failure.violation.rule,
         "passing": [
             (found.failure.violation.rule, found.failure.violation.message, str(found.path))
             for found in checked.passing
@@ -51,6 +52,8 @@ class Summary:
         self.operations = 0
         self.exercised: Counter[str] = Counter()
         self.failing: Counter[str] = Counter()
+        self.broken: set[str | None] = set()
+        """Rules that a test failed for."""
         self.passing: dict[str, tuple[str, str]] = {}
         """Message and file of the first program that broke a rule outside of the test's group."""
 
@@ -79,26 +82,33 @@ class Summary:
         self.operations += covered["operations"]
         self.exercised.update(covered["exercised"])
         self.failing.update(covered["failing"])
+        self.broken.add(covered["broken"])
         for rule, message, path in covered["passing"]:
             self.passing.setdefault(rule, (message, path))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        # Each group that was tested would be green without that, though a rule of it is broken.
-        if session.exitstatus == pytest.ExitCode.OK and self._unnoticed():
+        # A group must not count as tested and found good when a rule of it was seen to be broken.
+        tested = any(RULES[rule].group in self.groups for rule in self._unnoticed())
+        if session.exitstatus == pytest.ExitCode.OK and tested:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _unnoticed(self) -> list[str]:
-        return [rule for rule in self.passing if RULES[rule].group in self.groups]
+        """Rules that were seen to be broken only by the tests of other groups."""
+        return [rule for rule in self.passing if rule not in self.broken]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         write = terminalreporter.write_line
-        if self.passing:
-            terminalreporter.section("broken rules of other groups", yellow=True)
-        for rule, (message, path) in self.passing.items():
+        unnoticed = self._unnoticed()
+        if unnoticed:
+            terminalreporter.write_sep("=", "rules broken in tests of other groups", yellow=True)
+        for rule in unnoticed:
+            message, path = self.passing[rule]
             write(f"{rule} ({RULES[rule].group}): {message}", yellow=True)
             write(f"    again: {replay_command(Path(path), self.task.spec)}")
-        terminalreporter.section("lastwriter")
+        if not self.programs:
+            return
+        terminalreporter.write_sep("=", "lastwriter")
         write(
             f"{self.programs:,} programs, {self.operations:,} operations; "
             f"the same again: --lw-seed {self.task.seed}"

@@ -11,6 +11,7 @@ from reference.geometry import Geometry
 from reference.operations import WORD, Flag, Operation
 from reference.outcomes import Outcome, Status
 
+__all__ = ["UNMAPPED", "Tiny"]
 
 Page = tuple[int, bytearray]
 """Rights and contents."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
+from array import array
 from collections.abc import Callable, Iterator
 
-from ..operations import ACCESSES, WORD, Kind, Operation
+from ..operations import ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
 from ..outcomes import Outcome, Status
 from .history import Mark
-from .page import Page, Side
+from .page import Page, Side, Words, words_of
 from .reach import READ, READ_WRITE, Way, maybe_copied
 from .state import Broken, Problem, State
 from .values import MASK, Values, apply, describe, holds, union
@@ -24,6 +24,8 @@ _CPU_KINDS = {
 }
 CPU_KIND = {int(kind): _CPU_KINDS.get(kind, kind) for kind in ACCESSES}
 """READ, WRITE, ADD or CAS for every access, whoever does it."""
+_KEYED = frozenset(map(int, DEVICE_ACCESSES))
+_ATTACH = int(Kind.ATTACH)
 
 
 def cpu_kind(operation: Operation) -> Kind:
@@ -65,9 +67,104 @@ def access(state: State, operation: Operation, outcome: Outcome, process: int) -
             raise Broken(Problem.NO_FAULT, "the process has exited", page=operation.page)
         state.history.exercised["L2"] += 1
         return
+    if _plain(state, operation, outcome, process):
+        return
     need = READ if CPU_KIND[operation.kind] == Kind.READ else READ_WRITE
     way = Way(state, operation, space, need)
     _Access(state, operation, outcome, process, way).judge()
+
+
+def _plain(state: State, operation: Operation, outcome: Outcome, process: int) -> bool:
+    """The short way for the usual case: one page, one mapping, and an outcome that is right.
+
+    Anything else is left to `_Access`, which decides the same way for these; a test holds one to
+    the other.
+    """
+    space = state.spaces[process]
+    end = operation.offset + operation.length
+    if (
+        space is None
+        or end > state.geometry.page_size
+        or (
+            operation.kind in _KEYED
+            and (operation.key or state.sync.pins or state.sync.revalidates)
+        )
+    ):
+        return False
+    slot = space.slots[operation.page]
+    mapping = slot[0]
+    if len(slot) != 1:
+        return False
+    if mapping is None:
+        if outcome.status == Status.OK or outcome.done:
+            return False
+        _count_fault(state, operation, operation.page)
+        return True
+    kind = CPU_KIND[operation.kind]
+    need = READ if kind == Kind.READ else READ_WRITE
+    if outcome.status != Status.OK or mapping.must & need != need:
+        return False
+    page = mapping.page()
+    if page is None or (need == READ_WRITE and mapping.through):
+        return False
+    first = operation.offset // WORD
+    old = words_of(outcome.data)
+    if kind != Kind.WRITE:
+        if not page.fits(first, old):
+            return False
+        state.history.exercised["A4"] += 1
+        count_last_writer(state, operation, page)
+        page.take(first, old)
+    count_access(state, operation, process, operation.page)
+    new = _new_words(operation, old, operation.length // WORD, 0)
+    if new is not None:
+        page.writer = Side.DEVICE if operation.kind >= _ATTACH else Side.CPU
+        page.store_run(first, new)
+    return True
+
+
+def _count_fault(state: State, operation: Operation, page: int) -> None:
+    """A fault that was right."""
+    history = state.history
+    history.exercised["A1"] += 1
+    if operation.kind >= _ATTACH:
+        history.exercised["H3"] += 1
+        if history.since[operation.device][page] > 0:
+            history.exercised["I12/fault"] += 1
+
+
+def count_access(state: State, operation: Operation, process: int, page: int) -> None:
+    """An access to a page that was right."""
+    history = state.history
+    if operation.kind >= _ATTACH:
+        history.device_access(operation.device, process, page)
+    else:
+        history.cpu_access(process, page)
+    history.exercised["A2"] += 1
+
+
+def count_last_writer(state: State, operation: Operation, page: Page) -> None:
+    """A read that was right, of a page that somebody has written."""
+    if page.writer:
+        reader = "device" if operation.kind >= _ATTACH else "cpu"
+        writer = "cpu" if page.writer == Side.CPU else "device"
+        state.history.exercised[f"C1/{reader} sees {writer}"] += 1
+
+
+def _new_words(operation: Operation, old: Words, count: int, before: int) -> Words | None:
+    """What the words hold afterwards, if their old values were read right; None: as before."""
+    kind = CPU_KIND[operation.kind]
+    value, expected = operation.value + before, operation.expected + before
+    if kind == Kind.READ:
+        return None
+    if kind == Kind.WRITE:
+        return array("Q", [(value + k) & MASK for k in range(count)])
+    if kind == Kind.ADD:
+        return array("Q", [(each + operation.value) & MASK for each in old])
+    swapped = [each == (expected + k) & MASK for k, each in enumerate(old)]
+    if not any(swapped):
+        return None
+    return array("Q", [(value + k) & MASK if swapped[k] else each for k, each in enumerate(old)])
 
 
 def check_answer(operation: Operation, outcome: Outcome) -> None:
@@ -81,6 +178,19 @@ def check_answer(operation: Operation, outcome: Outcome) -> None:
     size = 0 if CPU_KIND[operation.kind] == Kind.WRITE else done
     if len(outcome.data) != size:
         raise Broken(Problem.ANSWER, f"{len(outcome.data)} bytes of data where {size} belong")
+
+
+def _wrong_value(page: int, first: int, words: Words, contents: list[Page]) -> Broken:
+    """The first word that none of the contents allows, along with those before it."""
+    for word, value in enumerate(words, first):
+        allowed: Values = frozenset()
+        for each in contents:
+            allowed = union(allowed, each.values(word))
+        contents = [each for each in contents if holds(each.values(word), value)]
+        if not contents:
+            break
+    message = f"page {page} word {word}: {describe(value)}, allowed: {describe(allowed)}"
+    return Broken(Problem.VALUE, message, page=page, word=word, value=value)
 
 
 class _Access:
@@ -114,99 +224,43 @@ class _Access:
             raise Broken(Problem.NO_FAULT, "part of it was done", page=self.operation.page)
         for page, _, count, before in self.pieces:
             if before + count > done and not self.way.reach(page).must:
-                self._count("A1", page)
+                _count_fault(self.state, self.operation, page)
                 return
         at = next(page for page, _, count, before in self.pieces if before + count > done)
         raise Broken(Problem.FAULT, f"page {at} allows the access, but it faulted", page=at)
-
-    def _count(self, rule: str, page: int) -> None:
-        exercised = self.state.history.exercised
-        exercised[rule] += 1
-        if self.by_device:
-            exercised["H3"] += 1
-            device = self.operation.device
-            if self.state.history.pending(device, page):
-                exercised["I12/fault"] += 1
 
     def _piece(self, page: int, first: int, count: int, before: int) -> None:
         if not self.way.reach(page).may:
             raise Broken(Problem.NO_FAULT, f"page {page} does not allow the access", page=page)
         kind = CPU_KIND[self.operation.kind]
-        data = memoryview(self.outcome.data)[before * WORD : (before + count) * WORD]
-        stores = kind != Kind.READ and not (kind == Kind.CAS and not self._swapped(data, before))
+        old = words_of(self.outcome.data[before * WORD : (before + count) * WORD])
+        new = _new_words(self.operation, old, count, before)
         if self.way.stale(page):
             self.state.history.marks[self.process][page] |= Mark.STALE
-        contents = self.way.contents(page, stores=stores)
+        contents = self.way.contents(page, stores=new is not None)
         if kind != Kind.WRITE:
-            contents = self._check_values(page, first, count, data, contents)
-        self._history(page)
-        if stores:
-            self._store(contents, first, count, before)
+            contents = self._check_values(page, first, old, contents)
+        count_access(self.state, self.operation, self.process, page)
+        if new is not None:
+            self._store(contents, first, new, before)
         elif kind == Kind.CAS:
             # Whether a failed compare-exchange counts as a write is up to the processor.
             maybe_copied(self.way.space, page)
 
-    def _swapped(self, data: memoryview, before: int) -> bool:
-        """Whether a compare-exchange found what it expected in some of these words."""
-        old = struct.unpack(f"<{len(data) // WORD}Q", data)
-        expected = self.operation.expected + before
-        return any(value == (expected + k) & MASK for k, value in enumerate(old))
-
-    def _history(self, page: int) -> None:
-        history = self.state.history
-        if self.by_device:
-            history.device_access(self.operation.device, self.process, page)
-        else:
-            history.cpu_access(self.process, page)
-        history.exercised["A2"] += 1
-
     def _check_values(
-        self, page: int, first: int, count: int, data: memoryview, contents: list[Page]
+        self, page: int, first: int, words: Words, contents: list[Page]
     ) -> list[Page]:
-        """Check the words read; the contents that agree with all of them."""
-        size = self.state.geometry.page_size
+        """Check the words read; the contents that they may come from."""
         self.state.history.exercised["A4"] += 1
-        if len(contents) == 1:
-            self._count_last_writer(contents[0])
-            if len(data) == size and self._same_page(page, data, contents):
-                return contents
-        for k, value in enumerate(struct.unpack(f"<{count}Q", data)):
-            contents = self._check_value(page, first + k, value, contents)
-        if self.way.registration is None or not self.way.pins:
-            self._settle(page, contents)
-        return contents
-
-    def _same_page(self, page: int, data: memoryview, contents: list[Page]) -> bool:
-        """Whether a whole page is as expected; its words are compared one by one if it is not."""
-        image, unsure = contents[0].known(len(data))
-        if not unsure:
-            return bytes(data) == image
-        patched = bytearray(data)
-        for word in unsure:
-            patched[word * WORD : (word + 1) * WORD] = bytes(WORD)
-        if patched != image:
-            return False
-        for word in unsure:
-            (value,) = struct.unpack_from("<Q", data, word * WORD)
-            self._check_value(page, word, value, contents)
-        return True
-
-    def _check_value(self, page: int, word: int, value: int, contents: list[Page]) -> list[Page]:
-        agreeing = [each for each in contents if holds(each.values(word), value)]
-        if not agreeing:
-            allowed: Values = contents[0].values(word) if contents else 0
-            for each in contents[1:]:
-                allowed = union(allowed, each.values(word))
-            raise Broken(
-                Problem.VALUE,
-                f"page {page} word {word}: {describe(value)}, allowed: {describe(allowed)}",
-                page=page,
-                word=word,
-                value=value,
-            )
-        if len(agreeing) == 1 and not isinstance(agreeing[0].values(word), int):
-            agreeing[0].narrow(word, value)
-        return agreeing
+        fitting = [each for each in contents if each.fits(first, words)]
+        if not fitting:
+            raise _wrong_value(page, first, words, contents)
+        if len(fitting) == 1:
+            count_last_writer(self.state, self.operation, fitting[0])
+            fitting[0].take(first, words)
+        if len(fitting) < len(contents) and not (self.way.registration and self.way.pins):
+            self._settle(page, fitting)
+        return fitting
 
     def _settle(self, page: int, contents: list[Page]) -> None:
         """Mappings whose contents were not what was read were not there."""
@@ -217,24 +271,14 @@ class _Access:
                 mapping for mapping in slot if mapping is not None and mapping.page() in contents
             )
 
-    def _count_last_writer(self, page: Page) -> None:
-        if page.writer:
-            reader = "device" if self.by_device else "cpu"
-            writer = "cpu" if page.writer == Side.CPU else "device"
-            self.state.history.exercised[f"C1/{reader} sees {writer}"] += 1
-
-    def _store(self, contents: list[Page], first: int, count: int, before: int) -> None:
-        certain = len(contents) == 1
+    def _store(self, contents: list[Page], first: int, new: Words, before: int) -> None:
         for page in contents:
             page.writer = self.side
-            for k in range(count):
-                change = change_of(self.operation, before + k)
-                assert change is not None
-                word = first + k
-                if certain:
-                    page.store(word, apply(change, page.values(word)))
-                else:
-                    page.may_store(word, apply(change, page.values(word)))
+        if len(contents) == 1:
+            contents[0].store_run(first, new)
+            return
+        for page in contents:
+            self._may_store(page, first, len(new), before)
 
     def _unreported(self, done: int) -> None:
         """A device that faults need not tell how far it came: what lies behind may be done."""

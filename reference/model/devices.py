@@ -138,7 +138,7 @@ def to_device(state: State, operation: Operation, outcome: Outcome) -> None:
 def _hole(slot: Slot) -> int:
     """`Mark.HOLE` for private memory that was never written."""
     own = slot[0].own if slot[0] is not None else None
-    return Mark.HOLE if own is not None and not own.words else 0
+    return Mark.HOLE if own is not None and not own.written() else 0
 
 
 def to_system(state: State, operation: Operation, outcome: Outcome) -> None:

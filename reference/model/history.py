@@ -34,7 +34,15 @@ class Mark(enum.IntFlag):
     """A migration to a device was asked for and not done."""
 
 
-ON_DEVICE = Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1
+ON_DEVICE = int(Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1)
+
+
+# Plain numbers: arithmetic with enumerations is slow, and this is done for every access.
+HOLE, RETURNED, EXCLUSIVE, RACED, STALE, REFUSED = (
+    int(mark)
+    for mark in (Mark.HOLE, Mark.RETURNED, Mark.EXCLUSIVE, Mark.RACED, Mark.STALE, Mark.REFUSED)
+)
+ON_DEVICE_0 = int(Mark.ON_DEVICE_0)
 
 
 class History:
@@ -71,16 +79,16 @@ class History:
             exercised = self.exercised
             if mark & ON_DEVICE:
                 exercised["G9"] += 1
-            if mark & Mark.RETURNED:
+            if mark & RETURNED:
                 exercised["G7"] += 1
-            if mark & Mark.EXCLUSIVE:
+            if mark & EXCLUSIVE:
                 exercised["X1"] += 1
-            if mark & Mark.REFUSED:
+            if mark & REFUSED:
                 exercised["G2"] += 1
-            if mark & (Mark.RACED | Mark.STALE):
+            if mark & (RACED | STALE):
                 exercised["C2"] += 1
-            kept = Mark.RETURNED if mark & ON_DEVICE else 0
-            self.marks[process][page] = kept | (mark & Mark.STALE)
+            kept = RETURNED if mark & ON_DEVICE else 0
+            self.marks[process][page] = kept | (mark & STALE)
 
     def device_access(self, device: int, process: int, page: int) -> None:
         """A device's access to the page was judged to be right."""
@@ -91,16 +99,16 @@ class History:
         since[page] = 0
         mark = self.marks[process][page]
         if mark & ON_DEVICE:
-            here = mark & (Mark.ON_DEVICE_0 << device)
+            here = mark & (ON_DEVICE_0 << device)
             self.exercised["H7/own" if here else "H7/other"] += 1
-            self.exercised["G4" if mark & Mark.HOLE else "G7"] += 1
+            self.exercised["G4" if mark & HOLE else "G7"] += 1
             if not here:
-                self.marks[process][page] = Mark.RETURNED
-        if mark & Mark.STALE:
+                self.marks[process][page] = RETURNED
+        if mark & STALE:
             self.exercised["P2"] += 1
-        if mark & Mark.REFUSED:
+        if mark & REFUSED:
             self.exercised["G2"] += 1
-            self.marks[process][page] &= ~Mark.REFUSED
+            self.marks[process][page] &= ~REFUSED
 
     def _invalidated(self, events: int) -> None:
         exercised = self.exercised

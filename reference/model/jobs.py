@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from ..operations import ACCESSES, WORD, Kind, Operation
+from ..operations import WORD, Kind, Operation
 from ..outcomes import Outcome, Status, decode_wait
 from .accesses import CPU_KIND, Change, change_of, check_answer, pieces
 from .history import Mark
@@ -45,11 +45,18 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
         if _allowed(state, job):
             raise Broken(Problem.CALL, "submit must succeed: every access is allowed")
         return
+    others = [other for other in state.in_flight.values() if not other.complete]
     state.in_flight[name] = job
     job.may = [False] * len(job.accesses)
     job.must = [True] * len(job.accesses)
-    _observe(state, job)
-    _watch(state, job)
+    _look(state, [job, *others])
+
+
+def _look(state: State, jobs: list[Job]) -> None:
+    for job in jobs:
+        _observe(state, job)
+    for job in jobs:
+        _watch(state, job)
     _meet(state)
 
 
@@ -107,17 +114,17 @@ def _meets(state: State, job: Job, operation: Operation) -> bool:
 def observe(state: State, operation: Operation) -> None:
     """Look at every job in flight, after an operation that may have met it."""
     jobs = [job for job in state.in_flight.values() if not job.complete]
-    if operation.kind in ACCESSES and not any(_stirred(state, job) for job in jobs):
+    if operation.kind not in _UNSEEN and not any(_stirred(state, job) for job in jobs):
         return
     for job in jobs:
         for (_, word), exposure in job.exposures.items():
             if any(_disturbed(page, word) for page in exposure.pages):
                 exposure.raced = True
-    for job in jobs:
-        _observe(state, job)
-    for job in jobs:
-        _watch(state, job)
-    _meet(state)
+    _look(state, jobs)
+
+
+_UNSEEN = frozenset(map(int, {Kind.PROTECT, Kind.PUNCH, Kind.TRUNCATE, Kind.EXIT}))
+"""Calls that change mappings or files in place; all others put another slot in their place."""
 
 
 def _disturbed(page: Page, word: int) -> bool:
@@ -126,7 +133,7 @@ def _disturbed(page: Page, word: int) -> bool:
 
 
 def _stirred(state: State, job: Job) -> bool:
-    """Whether an access has changed anything that the job may meet."""
+    """Whether anything has changed that the job may meet."""
     space = state.mirrored(job.device)
     watched = job.watched
     if any(p.watch is None or not p.watch.quiet or p.backing is not None for p in watched):
@@ -180,8 +187,9 @@ def _copy_through(job: Job, way: Way, page: int) -> None:
     for mapping in way.space.slots[page]:
         contents = mapping.page() if mapping is not None and mapping.through else None
         if mapping is not None and contents is not None:
-            if job.copied.get(mapping) != contents.words:
-                job.copied[mapping] = contents.words.copy()
+            before = job.copied.get(mapping)
+            if before is None or not before.same(contents):
+                job.copied[mapping] = contents.copy()
                 maybe_copied(way.space, page)
 
 

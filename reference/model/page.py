@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
-import struct
-from collections.abc import Iterable
-from typing import Protocol
+import sys
+from array import array
+from typing import Protocol, TypeAlias
+
+import numpy as np
 
 from ..operations import WORD
 from .values import Values, holds, union
 
-__all__ = ["GRANULE", "Backing", "Page", "Side", "Watch"]
+__all__ = ["GRANULE", "Backing", "Page", "Side", "Watch", "Words", "words_of"]
+
+Words: TypeAlias = "array[int]"
 
 GRANULE = 4096 // WORD
 """Words in the smallest page of a kernel: copy-on-write and lazy free work on these.
@@ -18,6 +22,15 @@ GRANULE = 4096 // WORD
 A slot of the arena may be larger.  Some candidates copy or drop it as a whole, others in granules,
 and both are right.
 """
+
+
+def words_of(data: bytes | memoryview) -> Words:
+    """The words in data that a candidate gave, which is little-endian."""
+    words = array("Q")
+    words.frombytes(data)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words
 
 
 class Side(enum.IntEnum):
@@ -57,17 +70,20 @@ class Page:
         "backing",
         "copied",
         "doubtful",
-        "image",
         "kept",
+        "known",
         "lazy",
         "rewritten",
+        "unsure",
         "watch",
-        "words",
         "writer",
     )
 
-    def __init__(self, words: dict[int, Values] | None = None) -> None:
-        self.words: dict[int, Values] = {} if words is None else words
+    def __init__(self) -> None:
+        self.known: Words = array("Q")
+        """Words that hold one value; zeros at the end are left out."""
+        self.unsure: dict[int, frozenset[int]] = {}
+        """Words that may hold several values; what `known` has for them means nothing."""
         self.lazy = False
         """Freed lazily: a granule that is not `kept` may turn to zero at any moment."""
         self.kept: set[int] = set()
@@ -80,13 +96,13 @@ class Page:
         """Granules of a private copy that surely are its own."""
         self.doubtful = False
         """It may stand for two pages, one that is mapped and one that is only pinned."""
-        self.image: tuple[bytes, tuple[int, ...]] | None = None
         self.writer = Side.NOBODY
         self.watch: Watch | None = None
         """What happened since a job in flight last looked, if one does look."""
 
     def copy(self) -> Page:
-        twin = Page(self.words.copy())
+        twin = Page()
+        twin.known, twin.unsure = self.known[:], self.unsure.copy()
         twin.lazy, twin.kept, twin.rewritten = self.lazy, self.kept.copy(), self.rewritten
         twin.backing, twin.copied = self.backing, self.copied.copy()
         twin.writer = self.writer
@@ -96,47 +112,65 @@ class Page:
 
     def values(self, word: int) -> Values:
         """What a read of the word may give."""
-        values = self.words.get(word, 0)
+        values = self._stored(word)
         if self.lazy and word // GRANULE not in self.kept:
             values = union(values, 0)
         if self.backing is not None and word // GRANULE not in self.copied:
-            values = union(values, self._behind(word))
+            behind = self._behind()
+            values = union(values, 0 if behind is None else behind.values(word))
         return values
 
-    def _behind(self, word: int) -> Values:
-        """What the file holds there, for a granule that may not have been copied."""
+    def _stored(self, word: int) -> Values:
+        if self.unsure and word in self.unsure:
+            return self.unsure[word]
+        return self.known[word] if word < len(self.known) else 0
+
+    def _behind(self) -> Page | None:
+        """The file's page behind a private copy."""
         assert self.backing is not None
         file, index = self.backing
-        page = file.page(index)
-        return 0 if page is None else page.values(word)
+        return file.page(index)
 
-    def unsettled(self, word: int) -> bool:
-        """Whether what a read gives may change without a write to this page."""
-        granule = word // GRANULE
-        lazy = self.lazy and granule not in self.kept
-        return lazy or (self.backing is not None and granule not in self.copied)
+    def fits(self, first: int, words: Words) -> bool:
+        """Whether a read from word `first` on may give these words."""
+        end = first + len(words)
+        expected = self._expected(first, end)
+        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
+            if holds(self.values(word), words[word - first]):
+                expected[word - first] = words[word - first]
+        if expected == words:
+            return True
+        if not self.lazy and self.backing is None:
+            return False
+        return all(holds(self.values(word), value) for word, value in enumerate(words, first))
 
-    def known(self, size: int) -> tuple[bytes, tuple[int, ...]]:
-        """The whole page with zeros for the words that are not known, and these words."""
-        if self.image is None or self.backing is not None:
-            image = bytearray(size)
-            unsure = []
-            for word in self._words_behind():
-                values = self.words.get(word, 0)
-                if not isinstance(values, int) or self.unsettled(word):
-                    unsure.append(word)
-                else:
-                    struct.pack_into("<Q", image, word * WORD, values)
-            self.image = bytes(image), tuple(unsure)
-        return self.image
+    def _expected(self, first: int, end: int) -> Words:
+        expected = self.known[first:end]
+        if len(expected) < end - first:
+            expected.frombytes(bytes((end - first - len(expected)) * WORD))
+        return expected
 
-    def _words_behind(self) -> Iterable[int]:
+    def take(self, first: int, words: Words) -> None:
+        """A read from word `first` on gave these words, which fit: what that tells is kept."""
+        end = first + len(words)
+        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
+            self.narrow(word, words[word - first])
+        if self.lazy:
+            expected = self._expected(first, end)
+            for k, value in enumerate(words):
+                if expected[k] != value:
+                    self.narrow(first + k, value)
+
+    def written(self) -> list[int]:
         """Words that may be other than zero."""
-        if self.backing is None:
-            return self.words
-        file, index = self.backing
-        page = file.page(index)
-        return self.words if page is None else {**self.words, **page.words}
+        words = np.flatnonzero(np.frombuffer(self.known, dtype=np.uint64)) if self.known else ()
+        return sorted({*map(int, words), *self.unsure})
+
+    def same(self, other: Page) -> bool:
+        """Whether the stored contents of both are the same, as far as is known."""
+        return self.unsure == other.unsure and self.known.tobytes().rstrip(
+            b"\0"
+        ) == other.known.tobytes().rstrip(b"\0")
 
     # -- what happens to it ---------------------------------------------------------------------
 
@@ -147,31 +181,61 @@ class Page:
             return
         if self.lazy or self.backing is not None:
             self._claim(word // GRANULE)
-        self.image = None
-        self.words[word] = values
+        self._put(word, values)
         if self.watch is not None:
             self.watch.written.add(word)
 
+    def store_run(self, first: int, words: Words) -> None:
+        """A write of consecutive words happened."""
+        end = first + len(words)
+        if self.doubtful:
+            for word in range(first, end):
+                self.may_store(word, words[word - first])
+            return
+        if self.lazy or self.backing is not None:
+            for granule in range(first // GRANULE, (end - 1) // GRANULE + 1):
+                self._claim(granule)
+        if len(self.known) < first:
+            self.known.frombytes(bytes((first - len(self.known)) * WORD))
+        self.known[first:end] = words
+        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
+            del self.unsure[word]
+        if self.watch is not None:
+            self.watch.written.update(range(first, end))
+
     def may_store(self, word: int, values: Values) -> None:
         """A write may have happened, so the granule may or may not have been claimed."""
-        self.image = None
-        self.words[word] = union(self.values(word), values)
+        self._put(word, union(self.values(word), values))
         self.rewritten = self.lazy
         if self.watch is not None:
             self.watch.written.add(word)
 
+    def mix(self, other: Page) -> None:
+        """Every word may be what the other page has there."""
+        for word in {*self.written(), *other.written()}:
+            self.may_store(word, other.values(word))
+
+    def _put(self, word: int, values: Values) -> None:
+        if not isinstance(values, int):
+            self.unsure[word] = values
+            return
+        self.unsure.pop(word, None)
+        if word >= len(self.known):
+            self.known.frombytes(bytes((word + 1 - len(self.known)) * WORD))
+        self.known[word] = values
+
     def narrow(self, word: int, value: int) -> None:
         """The word was seen to hold `value`."""
-        if self.doubtful or (self.backing is not None and word // GRANULE not in self.copied):
+        granule = word // GRANULE
+        if self.doubtful or (self.backing is not None and granule not in self.copied):
             return
-        lazy = self.unsettled(word)
-        if holds(self.words.get(word, 0), value):
+        lazy = self.lazy and granule not in self.kept
+        if holds(self._stored(word), value):
             # On a lazy page a zero may also be the page's end: that tells nothing.
             if not (lazy and value == 0):
-                self.words[word] = value
+                self._put(word, value)
         elif lazy:
             self._dropped(word)
-        self.image = None
         if self.watch is not None:
             self.watch.settled = True
 
@@ -179,37 +243,42 @@ class Page:
         """A word was seen to be gone, and with it all of its granule that was not written since."""
         granule = word // GRANULE
         for each in self._in(granule):
-            self.words[each] = union(self.words[each], 0) if self.rewritten else 0
-        self.words[word] = 0
+            self._put(each, union(self._stored(each), 0) if self.rewritten else 0)
+        self._put(word, 0)
         if not self.rewritten:
             self.kept.add(granule)
 
     def free_lazily(self) -> None:
         """From here on every granule may be dropped, until it is written."""
-        for granule in {word // GRANULE for word in self.words} if self.lazy else ():
+        written = self.written()
+        for granule in {word // GRANULE for word in written} if self.lazy else ():
             self._claim(granule)  # the free before this one may have dropped it
         self.lazy = True
         self.kept.clear()
-        self.image = None
         if self.watch is not None:
-            self.watch.written.update(self.words)
+            self.watch.written.update(written)
 
     def own(self) -> None:
         """Every granule was copied from the file, if it had not been before."""
         if self.backing is not None:
-            for granule in {word // GRANULE for word in self._words_behind()}:
+            behind = self._behind()
+            words = {*self.written(), *(() if behind is None else behind.written())}
+            for granule in {word // GRANULE for word in words}:
                 self._claim(granule)
             self.backing = None
 
     def _claim(self, granule: int) -> None:
         """From here on the granule stays and is this page's own."""
         if self.backing is not None and granule not in self.copied:
-            words = {each for each in self._words_behind() if each // GRANULE == granule}
-            self.words |= {each: self.values(each) for each in words}
+            behind = self._behind()
+            words = {*self._in(granule), *(() if behind is None else behind._in(granule))}
+            for word in words:
+                self._put(word, self.values(word))
             self.copied.add(granule)
         if self.lazy and granule not in self.kept:
-            self.words |= {each: self.values(each) for each in self._in(granule)}
+            for word in self._in(granule):
+                self._put(word, self.values(word))
             self.kept.add(granule)
 
     def _in(self, granule: int) -> list[int]:
-        return [word for word in self.words if word // GRANULE == granule]
+        return [word for word in self.written() if word // GRANULE == granule]

@@ -45,21 +45,32 @@ def reach_of(space: AddressSpace, page: int, need: int) -> Reach:
 
 
 def maybe_copied(space: AddressSpace, page: int) -> None:
-    """A private file page may have got its own copy: from here on both are possible."""
+    """A private file page may have got its own copy: from here on both are possible.
+
+    All copies that it may have got at some time are kept as one, so that there are never more.
+    """
     slot = space.slots[page]
-    copies = []
     for mapping in slot:
-        if mapping is not None and mapping.through:
+        contents = mapping.page() if mapping is not None and mapping.through else None
+        if mapping is None or contents is None:
+            continue
+        twin = _copy_of(mapping, slot)
+        if twin is None:
             copy = mapping.copy()
-            contents = copy.break_cow()
-            if contents is not None and not _already(slot, contents):
-                copies.append(copy)
-    if copies:
-        space.slots[page] = (*slot, *copies)
+            copy.break_cow()
+            space.slots[page] = (*space.slots[page], copy)
+        elif twin.own is not None and not twin.own.same(contents):
+            twin.may, twin.must = twin.may | mapping.may, twin.must & mapping.must
+            twin.own.mix(contents)
 
 
-def _already(slot: Slot, copy: Page) -> bool:
-    return any(m is not None and m.own is not None and m.own.words == copy.words for m in slot)
+def _copy_of(mapping: Mapping, slot: Slot) -> Mapping | None:
+    """A mapping in the slot that has a private copy of the same page."""
+    for other in slot:
+        if other is not None and other.own is not None:
+            if (other.file, other.index) == (mapping.file, mapping.index):
+                return other
+    return None
 
 
 class Way:

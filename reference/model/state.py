@@ -86,7 +86,7 @@ class Job:
     """Contents that were at its addresses while it was in flight."""
     slots: dict[int, Slot] = field(default_factory=dict)
     """The slots of its addresses when they were last looked at."""
-    copied: dict[Mapping, dict[int, Values]] = field(default_factory=dict)
+    copied: dict[Mapping, Page] = field(default_factory=dict)
     """What private file pages held in their file when the job may have copied them."""
     complete: bool = False
     """An invalidation has waited for it: whatever it does is done."""

@@ -1,0 +1,293 @@
+"""`pytest --candidate`, as it is run by users: in a process of its own, mostly from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[1]
+TINY = "adapters.examples.tiny:Tiny"
+LOSSY = """
+from adapters.examples.tiny import Tiny
+
+class Mirror(Tiny):
+    def dwrite(self, op):
+        before = {page: bytes(memory) for page, (_, memory) in self.pages.items()}
+        outcome = super().dwrite(op)
+        for page, memory in before.items():
+            self.pages[page][1][:] = memory
+        return outcome
+"""
+SOUND = "from adapters.examples.tiny import Tiny as Mirror\n"
+EXPECT = """
+[[expect]]
+rule = "{rule}"
+reason = "it keeps no device writes"
+link = "https://example.org/lossy"
+"""
+
+
+class Suite:
+    """pytest with the plugin, in a folder that is no checkout."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+
+    def run(self, spec: str, *options: str) -> pytest.RunResult:
+        usual = ("--lw-programs=4", "--lw-shards=1", "--lw-seed=3", "-Werror")
+        return self.pytester.runpytest_subprocess(
+            *("-p", "conformance.plugin", "-p", "no:cacheprovider"),
+            *(f"--candidate={spec}", *usual, *options),
+        )
+
+    def mirror(self, source: str) -> str:
+        (self.pytester.path / "mirror.py").write_text(source)
+        return "mirror.py:Mirror"
+
+    def expecting(self, rule: str) -> str:
+        (self.pytester.path / "expect.toml").write_text(EXPECT.format(rule=rule))
+        return "--lw-expect=expect.toml"
+
+    def kept(self) -> set[str]:
+        return {path.stem for path in self.pytester.path.glob("lastwriter-out/failures/*.lw")}
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return Suite(pytester)
+
+
+@pytest.fixture
+def checkout(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs pytest in the root of the checkout and gives what it printed."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str) -> str:
+        result = suite.pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        assert result.ret == pytest.ExitCode.OK
+        return str(result.stdout)
+
+    return run
+
+
+def outcomes_of(result: pytest.RunResult) -> dict[str, int]:
+    return result.parseoutcomes()
+
+
+# -- correct candidates -----------------------------------------------------------------------
+
+
+def test_a_correct_mirror_passes(suite: Suite) -> None:
+    result = suite.run("reference:faulting", "-rs")
+    assert result.ret == pytest.ExitCode.OK
+    assert outcomes_of(result) == {"passed": 9, "skipped": 3}
+    result.stdout.fnmatch_lines(
+        [
+            "candidate: reference:faulting (reference:faulting 1), model faulting",
+            "lastwriter: *, seed 3, 1 shards of 4 programs for each group, 0 known failures",
+            "*= lastwriter =*",
+            "36 programs, * operations; the same again: --lw-seed 3",
+            "SKIPPED * no rule of this group is part of the faulting model",
+        ]
+    )
+    assert not suite.kept()
+    assert not list(suite.pytester.path.glob("lastwriter-out/running-*"))
+
+
+def test_processes_share_the_shards(suite: Suite) -> None:
+    alone = suite.run("reference:registration", "--lw-shards=2")
+    shared = suite.run("reference:registration", "--lw-shards=2", "-n2")
+    assert shared.ret == alone.ret == pytest.ExitCode.OK
+    assert outcomes_of(shared) == outcomes_of(alone)
+    totals = [re.findall(r"\d.* operations;.*", str(each.stdout)) for each in (alone, shared)]
+    assert totals[0]
+    assert totals[0] == totals[1]
+
+
+def test_another_sync_model(suite: Suite) -> None:
+    result = suite.run("reference:faulting", "--sync-model=refcounting", "-kmigration", "-rs")
+    result.stdout.fnmatch_lines(
+        ["*model refcounting", "SKIPPED * no rule of this group is part of the refcounting model"]
+    )
+
+
+def test_what_a_candidate_lacks_is_the_reason_to_skip(suite: Suite) -> None:
+    result = suite.run(TINY, "-rs")
+    assert result.ret == pytest.ExitCode.OK
+    assert outcomes_of(result) == {"passed": 6, "skipped": 6}
+    result.stdout.fnmatch_lines_random(
+        [
+            "SKIPPED * the candidate has no exclusive, to_device",
+            "SKIPPED * the candidate has no fork",
+            "SKIPPED * the candidate has no submit, wait",
+        ]
+    )
+
+
+# -- broken candidates ------------------------------------------------------------------------
+
+
+def test_a_broken_rule_is_shown_kept_and_tried_first_the_next_time(suite: Suite) -> None:
+    spec = suite.mirror(LOSSY)
+    result = suite.run(spec, "-kcontents")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    (name,) = suite.kept()
+    assert name.startswith("C1-")
+    result.stdout.fnmatch_lines(
+        [
+            "FAIL C1 *",
+            "     wrong value: page * allowed: *",
+            "     operation * outcome *model: p0 page *",
+            "* dwrite d0 page=*",
+            "> *read *",
+            f"     again: lastwriter replay lastwriter-out/failures/{name}.lw {spec}",
+        ]
+    )
+    assert "Traceback" not in str(result.stdout)
+
+    again = suite.run(spec, "-x", "--lw-seed=4")
+    again.stdout.fnmatch_lines(["*, 1 known failures", f"*_ test_known_failures?{name}? _*"])
+    assert outcomes_of(again) == {"failed": 1}
+
+    suite.mirror(SOUND)
+    fixed = suite.run(spec, "-kknown_failures")
+    assert fixed.ret == pytest.ExitCode.OK
+    assert outcomes_of(fixed)["passed"] == 1
+
+
+def test_the_replay_command_does_what_it_says(suite: Suite) -> None:
+    result = suite.run(suite.mirror(LOSSY), "-kcontents")
+    (command,) = re.findall(r"again: lastwriter (.*)", str(result.stdout))
+    replayed = suite.pytester.run(
+        sys.executable, "-m", "conformance.command", *shlex.split(command)
+    )
+    assert replayed.ret == 1
+    replayed.stdout.fnmatch_lines(["FAIL C1 *", f"     again: lastwriter {command}"])
+
+
+def test_what_hypothesis_found_is_in_its_database(suite: Suite) -> None:
+    spec = suite.mirror(LOSSY)
+    suite.run(spec, "-kcontents")
+    (name,) = suite.kept()
+    (suite.pytester.path / "lastwriter-out" / "failures" / f"{name}.lw").unlink()
+    again = suite.run(spec, "-kknown_failures")
+    again.stdout.fnmatch_lines(["*_ test_known_failures?database-*? _*", "FAIL C1 *"])
+
+
+def test_hypothesis_reduces_by_itself_what_its_state_machine_finds(suite: Suite) -> None:
+    result = suite.run(suite.mirror(LOSSY), "-kstate_machine", "-n1")
+    assert outcomes_of(result) == {"failed": 1}
+    result.stdout.re_match_lines([r"FAIL C1 ", r"> 3 .*read ", r" +\d+ operations reduced to 4 "])
+    assert len(suite.kept()) == 1
+
+
+def test_a_rule_of_another_group_is_found_in_passing(suite: Suite) -> None:
+    spec = suite.mirror(LOSSY)
+    result = suite.run(spec, "-kcalls", "-n1")
+    assert result.ret == pytest.ExitCode.OK
+    (name,) = suite.kept()
+    result.stdout.fnmatch_lines(
+        [
+            "*= rules broken in tests of other groups =*",
+            "C1 (contents): wrong value: *",
+            f"    again: lastwriter replay lastwriter-out/failures/{name}.lw {spec}",
+        ]
+    )
+    assert suite.run(spec, "-kknown_failures").ret == pytest.ExitCode.TESTS_FAILED
+
+
+# -- expected failures ------------------------------------------------------------------------
+
+
+def test_an_expected_failure_is_reported_as_such(suite: Suite) -> None:
+    spec = suite.mirror(LOSSY)
+    options = (suite.expecting("C1"), "-rx", "-kexpected or known or contents or calls")
+    for known in (0, 1):
+        result = suite.run(spec, *options)
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(
+            [
+                f"*, {known} known failures",
+                "XFAIL *test_expected_failures?C1? - C1: it keeps no device writes "
+                "(https://example.org/lossy)",
+            ]
+        )
+        assert outcomes_of(result)["xfailed"] == 1 + known
+        assert "rules broken in tests of other groups" not in str(result.stdout)
+
+
+def test_an_expected_failure_that_does_not_fail_is_an_error(suite: Suite) -> None:
+    result = suite.run(TINY, suite.expecting("C1"), "-kexpected")
+    assert outcomes_of(result)["failed"] == 1
+    result.stdout.fnmatch_lines(["?XPASS(strict)? C1: it keeps no device writes *"])
+
+
+def test_an_expected_failure_can_be_seen_as_it_is(suite: Suite) -> None:
+    result = suite.run(suite.mirror(LOSSY), suite.expecting("C1"), "-kexpected", "--runxfail")
+    assert outcomes_of(result)["failed"] == 1
+    result.stdout.fnmatch_lines(["FAIL C1 *"])
+
+
+# -- usage ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("no.such:Mirror", (), "ERROR: no such module: no"),
+        ("tcp:127.0.0.1:1", (), "ERROR: no agent at tcp:127.0.0.1:1: Connection refused"),
+        ("unix:agent", ("-n2",), "ERROR: unix:agent: an agent serves one client at a time; *-n"),
+        (TINY, ("--lw-expect=nothing.toml",), "ERROR: nothing.toml: No such file or directory"),
+        (TINY, ("--lw-out=/dev/null/out",), "ERROR: --lw-out /dev/null/out: Not a directory"),
+        (TINY, ("--lw-shards=0",), "*--lw-shards: '0' is not a number from 1"),
+        (TINY, ("--lw-hang=nan",), "*--lw-hang: 'nan' is not a number of seconds from 0.01"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    suite: Suite, spec: str, options: tuple[str, ...], message: str
+) -> None:
+    result = suite.run(spec, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+    assert "Traceback" not in str(result.stderr) + str(result.stdout)
+
+
+def test_without_a_candidate_the_suite_is_skipped(suite: Suite) -> None:
+    result = suite.pytester.runpytest_subprocess(
+        *("-p", "conformance.plugin", "--pyargs", "conformance", "-rs")
+    )
+    assert result.ret == pytest.ExitCode.OK
+    assert outcomes_of(result) == {"skipped": 12}
+    result.stdout.fnmatch_lines(["SKIPPED * give a candidate: --candidate SPEC"])
+
+
+def test_the_suite_can_be_named_as_a_package(suite: Suite) -> None:
+    assert outcomes_of(suite.run(TINY, "--pyargs", "conformance", "-kaccess")) == {
+        "passed": 1,
+        "deselected": 11,
+    }
+
+
+def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any) -> None:
+    """And naming the plugin beside the `conftest.py` that names it does no harm."""
+    plain = re.findall(r"^(\S+)/\S+\.py::", checkout("--collect-only", "-q"), re.MULTILINE)
+    assert set(plain) == {"tests"}
+    options = (f"--candidate={TINY}", "--collect-only", "-q", "-p", "conformance.plugin")
+    suite = re.findall(r"^(\S+\.py::\S+)", checkout(*options), re.MULTILINE)
+    assert {test.partition("::")[0] for test in suite} == {"conformance/test_candidate.py"}
+    assert len(suite) == len(set(suite)) == 2 + 10 * 4
+    assert checkout("--help").count("--candidate=") == 1
+
+
+def test_a_checkout_tests_a_candidate(checkout: Any, tmp_path: Path) -> None:
+    options = ("--lw-programs=1", "--lw-shards=1", f"--lw-out={tmp_path}", "-n2", "-q")
+    assert "6 passed, 6 skipped" in checkout("--candidate", TINY, *options)
