@@ -16,17 +16,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import wire
 from .address import listen
 from .candidate import Candidate, CandidateError, GarbageError
+from .linux import executable
 from .python import check_outcomes, describe, located
-from .registry import open_candidate
+from .registry import Reach, open_candidate, reach_of
 from .tls import TlsFiles
 from .wire import GARBAGE, ClosedError, FrameType, Stream, WireError
 
-__all__ = ["Listener", "serve"]
+__all__ = ["Listener", "serve", "serve_at"]
 
 _GREETING_SECONDS = 10.0
 _PARTING_SECONDS = 1.0
@@ -236,27 +238,48 @@ def main() -> int:
     stdout = _keep_stdout()
     faulthandler.enable()
 
-    def make() -> Candidate:
-        return open_candidate(arguments.spec)
-
     if arguments.fd is not None:
         # The worker's parent decides when it ends, not a Ctrl-C at the terminal.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         os.set_inheritable(arguments.fd, False)
+        make = partial(open_candidate, arguments.spec)
         serve(Stream.of_socket(socket.socket(fileno=arguments.fd)), make, arguments.spec)
         return 0
     try:
-        make()  # better refused now than to the first client
-        listener = Listener(arguments.listen, make, arguments.spec, arguments.tls)
+        serve_at(arguments.spec, arguments.listen, arguments.tls, _line_to(stdout))
     except CandidateError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    stdout.write(f"listening on {listener.address}\n")
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _line_to(stream: io.TextIOBase) -> Callable[[str], object]:
+    return lambda text: stream.write(f"{text}\n")
+
+
+def serve_at(
+    spec: str, address: str, tls: TlsFiles | None, announce: Callable[[str], object]
+) -> None:
+    """Serve a candidate at an address until interrupted, one client after another.
+
+    `announce` is told where it listens.  `CandidateError` if there is no such candidate, or it is
+    not possible or not safe to listen there.  A Linux mirror is an agent itself, and takes the
+    place of this process.
+    """
+    if reach_of(spec) is Reach.EXECUTABLE:
+        if tls is not None:
+            raise CandidateError(f"{spec} speaks no TLS: it serves on the loopback only")
+        path = str(executable(spec.partition(":")[2]))
+        os.execv(path, [path, "--listen", address])
+    make = partial(open_candidate, spec)
+    make()  # better refused now than to the first client
+    listener = Listener(address, make, spec, tls)
+    announce(f"listening on {listener.address}")
     try:
         while True:
             listener.serve_one()
-    except KeyboardInterrupt:
-        return 130
     finally:
         listener.close()
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.candidate import CandidateError
-from adapters.registry import known, open_candidate
+from adapters.registry import known
 from adapters.worker import Limits, Worker
 from reference.model import judge
 from reference.program import Program
@@ -282,14 +282,14 @@ def agent(
 
     Loopback only, unless TLS with client certificates is set up.
     """
-    from adapters.server import listen_and_serve  # noqa: PLC0415 (needs ssl, which is slow to load)
+    from adapters.server import serve_at  # noqa: PLC0415 (needs ssl, which is slow to load)
     from adapters.tls import TlsFiles  # noqa: PLC0415
 
     files = (certificate, key, authority)
     if any(files) and not all(files):
         raise UsageError("TLS needs --certificate, --key and --authority")
     tls = TlsFiles(certificate, key, authority) if certificate and key and authority else None
-    listen_and_serve(open_candidate(candidate), listen, tls=tls)
+    serve_at(candidate, listen, tls, click.echo)
 
 
 @commands.command()
