@@ -230,7 +230,7 @@ def _as_found(trace: Trace, violation: Violation) -> Failure:
 
 
 def _show(failure: Failure, command: str, console: Console) -> None:
-    console.print(render(explain(failure), command), highlight=False)
+    console.print(render(explain(failure), command), highlight=False, crop=False)
 
 
 def _check_runnable(file: Path, program: Program, worker: Worker) -> None:

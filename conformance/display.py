@@ -67,6 +67,7 @@ def follow(events: Iterable[Event], request: Request, console: Console) -> Certi
                     console.print(
                         render(explain(event.failure), replay_command(event.path, request.spec)),
                         highlight=False,
+                        crop=False,
                     )
                 case Finished():
                     certificate = event.certificate

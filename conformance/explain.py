@@ -108,7 +108,8 @@ def render(explanation: Explanation, replay: str) -> RenderableType:
                 f" in {failure.runs} runs"
             )
         )
-    parts.append(Text.assemble("     again: ", (replay, "bold")))
+    # In one line, however long, so that it can be copied.
+    parts.append(Text.assemble("     again: ", (replay, "bold"), no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 
@@ -150,5 +151,5 @@ def plain(renderable: RenderableType, width: int = 110) -> str:
     """A report as text without colours, for files."""
     console = Console(width=width, no_color=True, force_terminal=False, record=False)
     with console.capture() as capture:
-        console.print(renderable)
+        console.print(renderable, crop=False)
     return re.sub(r"[ ]+$", "", capture.get(), flags=re.MULTILINE)

@@ -164,8 +164,9 @@ def test_a_broken_rule_is_shown_kept_and_tried_first_the_next_time(suite: Suite)
     assert outcomes_of(fixed)["passed"] == 1
 
 
-def test_the_replay_command_does_what_it_says(suite: Suite) -> None:
-    result = suite.run(suite.mirror(LOSSY), "-kcontents")
+def test_a_failure_can_be_replayed_and_is_in_the_example_database(suite: Suite) -> None:
+    spec = suite.mirror(LOSSY)
+    result = suite.run(spec, "-kcontents")
     (command,) = re.findall(r"again: lastwriter (.*)", str(result.stdout))
     replayed = suite.pytester.run(
         sys.executable, "-m", "conformance.command", *shlex.split(command)
@@ -173,21 +174,10 @@ def test_the_replay_command_does_what_it_says(suite: Suite) -> None:
     assert replayed.ret == 1
     replayed.stdout.fnmatch_lines(["FAIL C1 *", f"     again: lastwriter {command}"])
 
-
-def test_what_hypothesis_found_is_in_its_database(suite: Suite) -> None:
-    spec = suite.mirror(LOSSY)
-    suite.run(spec, "-kcontents")
     (name,) = suite.kept()
     (suite.pytester.path / "lastwriter-out" / "failures" / f"{name}.lw").unlink()
     again = suite.run(spec, "-kknown_failures")
     again.stdout.fnmatch_lines(["*_ test_known_failures?database-*? _*", "FAIL C1 *"])
-
-
-def test_hypothesis_reduces_by_itself_what_its_state_machine_finds(suite: Suite) -> None:
-    result = suite.run(suite.mirror(LOSSY), "-kstate_machine", "-n1")
-    assert outcomes_of(result) == {"failed": 1}
-    result.stdout.re_match_lines([r"FAIL C1 ", r"> 3 .*read ", r" +\d+ operations reduced to 4 "])
-    assert len(suite.kept()) == 1
 
 
 def test_a_rule_of_another_group_is_found_in_passing(suite: Suite) -> None:
@@ -285,9 +275,21 @@ def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any) -> Non
     suite = re.findall(r"^(\S+\.py::\S+)", checkout(*options), re.MULTILINE)
     assert {test.partition("::")[0] for test in suite} == {"conformance/test_candidate.py"}
     assert len(suite) == len(set(suite)) == 2 + 10 * 4
-    assert checkout("--help").count("--candidate=") == 1
 
 
 def test_a_checkout_tests_a_candidate(checkout: Any, tmp_path: Path) -> None:
     options = ("--lw-programs=1", "--lw-shards=1", f"--lw-out={tmp_path}", "-n2", "-q")
     assert "6 passed, 6 skipped" in checkout("--candidate", TINY, *options)
+
+
+def test_the_page_has_the_options_and_their_defaults(checkout: Any) -> None:
+    page = (ROOT / "docs" / "pytest.md").read_text("utf-8")
+    rows = re.findall(r"^\| `--(\S+) [A-Z]+` \| .*\| ([^|]*)\|$", page, re.MULTILINE)
+    helped = re.search(r"^conformance of mirrors.*\n((?: .*\n)+)", checkout("--help"), re.MULTILINE)
+    assert helped is not None
+    options = re.split(r"^  --", helped[1], flags=re.MULTILINE)[1:]
+    assert [name for name, _ in rows] == [option.partition("=")[0] for option in options]
+    for (name, default), option in zip(rows, options, strict=True):
+        (stated,) = re.findall(r"\[(.*)\]", " ".join(option.split())) or [""]
+        if name != "sync-model":
+            assert default.strip(" `") == stated.removesuffix(".0"), name

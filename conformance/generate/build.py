@@ -50,7 +50,7 @@ _ADDEND_SHIFT = 44
 _STAMP_SHIFT = 20
 _JOB_SIZE = 3
 """Accesses in a generated job."""
-_DEAD_KEY, _OUTSIDE = 248, 240
+_DEAD_KEY, _OUTSIDE = 248, 228
 """From here on, the byte `WHERE` asks for a key that does not live, or for bytes outside its
 range: what must fail is rare, or it would be most of what happens."""
 
@@ -164,6 +164,19 @@ def _reclaim(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     if lazy and choice[HOW] >= 128:
         return operation._replace(page=pick(sorted(lazy), choice[OTHER]), pages=1)
     return operation
+
+
+def _collapse(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
+    """Mostly all of a mapping of several pages: a huge page is made of what lies together."""
+    process = _process(sketch, choice)
+    area = sketch.areas[process]
+    anonymous = [run for run in sketch.runs(process) if not area[run[0]].flags & _FILE]
+    several = [(first, end) for first, end in anonymous if end - first > 1]
+    if anonymous and choice[WHERE] < 224:
+        page, pages = inner_range(several or anonymous, choice)
+    else:
+        page, pages = area_range(sketch, process, choice)
+    return Operation(kind, process, 0, 0, page, pages)
 
 
 def _truncate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -401,9 +414,7 @@ def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 
 _BUILDERS: Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]] = {
-    **dict.fromkeys(
-        (Kind.UNMAP, Kind.DISCARD, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE), _area
-    ),
+    **dict.fromkeys((Kind.UNMAP, Kind.DISCARD, Kind.MIGRATE, Kind.SPLIT, Kind.MERGE), _area),
     **dict.fromkeys(CPU_ACCESSES, _access),
     **dict.fromkeys(DEVICE_ACCESSES, _device_access),
     **dict.fromkeys((Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE), _mirrored_area),
@@ -411,6 +422,7 @@ _BUILDERS: Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]] = {
     Kind.REMAP: _remap,
     Kind.PROTECT: _protect,
     Kind.PUNCH: _of_sort(_SHARED, _SHARED),
+    Kind.COLLAPSE: _collapse,
     Kind.FREE: _of_sort(_SHARED | _FILE, 0),
     Kind.TRUNCATE: _truncate,
     Kind.FORK: _fork,

@@ -22,7 +22,7 @@ from .memory import PageTableEntry
 
 __all__ = ["DeviceMemory", "FaultingDevice", "Translation"]
 
-CAPACITY = 6
+CAPACITY = 3
 """Frames of device memory: few enough that programs fill it."""
 STAGING = 2
 """Frames that eviction moves at a time when the device is closed."""

@@ -17,12 +17,12 @@ from .mutant import plant
     rule="G9",
     minimal=6,
     sequence="""
-        map p0 rw page=0 pages=7
-        write p0 page=6 offset=0 length=8 value=0x100000
+        map p0 rw page=0 pages=4
+        write p0 page=3 offset=0 length=8 value=0x100000
         attach d0 p0
-        to_device d0 page=0 pages=7
-        reclaim p0 page=6 pages=1
-        read p0 page=6 offset=0 length=8
+        to_device d0 page=0 pages=4
+        reclaim p0 page=3 pages=1
+        read p0 page=3 offset=0 length=8
     """,
 )
 class _DirtyLost(FaultingDevice):
@@ -45,14 +45,14 @@ class _UncheckedMemory(DeviceMemory):
     title="a failed copy goes unseen and the uninitialised page is handed to the processor",
     seen_in="nouveau 835745a377a4",
     base="faulting",
-    rule="G7",
+    rule="G9",
     minimal=5,
     sequence="""
-        map p0 rw page=0 pages=4
+        map p0 rw page=0 pages=3
+        write p0 page=0 offset=4088 length=16 value=0x100000
         attach d0 p0
-        to_device d0 page=0 pages=4
-        to_system d0 page=0 pages=4
-        read p0 page=3 offset=0 length=8
+        to_device d0 page=0 pages=3
+        read p0 page=1 offset=4088 length=16
     """,
 )
 class _FailedCopyAccepted(FaultingDevice):

@@ -1,0 +1,120 @@
+"""The search for a shorter failing program: what was found, what was tried, what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from reference.model.judge import BREAKDOWN_RULES
+from reference.operations import Operation
+from reference.program import Program
+from reference.trace import Violation
+from reference.validity import repair
+
+__all__ = ["Operations", "Reduced", "Reproduce", "Search"]
+
+Reproduce = Callable[[Program], Violation | None]
+"""Run a program once and judge it."""
+
+Operations = tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """The shortest failing program found, and what it took."""
+
+    program: Program
+    violation: Violation
+    runs: int
+    unstable: bool
+    """It does not fail every time it is run."""
+
+
+@dataclass(frozen=True)
+class _Repeats:
+    """How often a program is run, and how often it must fail to count as failing."""
+
+    least: int
+    most: int
+
+
+_STABLE = _Repeats(1, 1)
+_UNSTABLE = _Repeats(2, 10)
+_TRIALS = 3
+"""Runs of the program as it was found, to tell whether it always fails."""
+_BREAKDOWNS = frozenset(BREAKDOWN_RULES.values())
+
+
+@dataclass
+class Search:
+    """The shortest failing program so far.  Steps propose others, with `attempt`."""
+
+    reproduce: Reproduce
+    program: Program
+    violation: Violation
+    limit: int
+    excluded: frozenset[str]
+    runs: int = 0
+    _repeats: _Repeats = _STABLE
+    _tried: set[Operations] = field(default_factory=set)
+
+    @property
+    def operations(self) -> Operations:
+        return self.program.operations
+
+    @property
+    def exhausted(self) -> bool:
+        """No runs are left."""
+        return self.runs >= self.limit
+
+    def confirm(self) -> bool:
+        """Run the program as it was found a few times; whether it ever fails again."""
+        trials = min(_TRIALS, self.limit)
+        failures = sum(self._fails_once(self.program) is not None for _ in range(trials))
+        if failures < trials:
+            self._repeats = _UNSTABLE
+        return failures > 0
+
+    def attempt(self, operations: Iterable[Operation]) -> bool:
+        """Take over other operations, repaired and cut behind their failure, if they fail too."""
+        candidate = tuple(repair(operations, self.program.geometry))
+        if candidate in self._tried or candidate == self.operations or not candidate:
+            return False
+        self._tried.add(candidate)
+        program = self.program.with_operations(candidate)
+        violation = self._fails(program)
+        if violation is not None:
+            self.keep(program, violation)
+        return violation is not None
+
+    def keep(self, program: Program, violation: Violation) -> None:
+        """Go on from here, without what follows the failure."""
+        self.program = program.with_operations(program.operations[: violation.index + 1])
+        self.violation = violation
+
+    def result(self) -> Reduced:
+        unstable = self._repeats is _UNSTABLE
+        return Reduced(self.program, self.violation, self.runs, unstable)
+
+    def _fails(self, program: Program) -> Violation | None:
+        """The violation, if the program fails often enough."""
+        least, most = self._repeats.least, self._repeats.most
+        failures = 0
+        for run in range(most):
+            if self.exhausted or failures + most - run < least:
+                break
+            violation = self._fails_once(program)
+            failures += violation is not None
+            if violation is not None and failures >= least:
+                return violation
+        return None
+
+    def _fails_once(self, program: Program) -> Violation | None:
+        self.runs += 1
+        violation = self.reproduce(program)
+        return violation if violation is not None and self._alike(violation) else None
+
+    def _alike(self, violation: Violation) -> bool:
+        """Whether it may be the same bug that shows."""
+        rules = {violation.rule, self.violation.rule}
+        return len(rules) == 1 or not rules & (_BREAKDOWNS | self.excluded)
