@@ -9,6 +9,8 @@ import platform
 import statistics
 import sys
 from collections import Counter
+from contextlib import suppress
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import msgspec
@@ -67,6 +69,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     surprises: list[str]
     """Expected failures that did not fail."""
     interrupted: bool
+    problem: str
+    """Why the run could not go on to its end, if it could not."""
     rules: list[RuleResult]
     failures: list[FailureRecord]
     failing_programs: int
@@ -78,6 +82,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     budget: str
     jobs: int
+    in_process: bool
+    """The candidate ran in the suite's own process."""
     started: str
     """UTC, ISO 8601."""
     seconds: float
@@ -91,10 +97,36 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def identify(spec: str, description: Description) -> Identity:
-    """The candidate's identity; its file is hashed if the spec names one."""
-    path = Path(spec if spec.endswith(".so") else spec.rpartition(":")[0])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """The candidate's identity; its file is hashed if the spec names one, or a module in one."""
+    path = _file_of(spec)
+    digest = ""
+    with suppress(OSError):  # it may have been removed since it was loaded
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
     return Identity(spec=spec, name=description.name, version=description.version, file_hash=digest)
+
+
+def _file_of(spec: str) -> Path | None:
+    """The file that holds the candidate's code, if it is known which."""
+    if spec.endswith(".so") and not spec.startswith("unix:"):
+        return Path(spec)
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py"):
+        return Path(place)
+    if place.partition(":")[0] in _NO_MODULES:
+        return None
+    found, places = None, None
+    names = place.split(".")
+    for count in range(1, len(names) + 1):
+        # Unlike importlib.util.find_spec this does not run the packages around it.
+        found = PathFinder.find_spec(".".join(names[:count]), places)
+        if found is None:
+            return None
+        places = found.submodule_search_locations
+    return Path(found.origin) if found and found.origin and found.has_location else None
+
+
+_NO_MODULES = {"reference", "mutant", "linux", "tcp", "unix"}
+"""What stands before the colon in specs of other kinds."""
 
 
 def lengths_of(counts: Counter[int]) -> Lengths:

@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
-from adapters.worker import Limits, Worker
-from reference.description import Description
+from adapters.candidate import CandidateError
 from reference.program import Program
-from reference.syncmodels import Sync
 
 from .certificate import (
     Certificate,
@@ -30,38 +27,20 @@ from .certificate import (
     own_version,
     versions,
 )
-from .examine import Coverage, Examiner, Failure
-from .expect import Expectation, surprises
-from .shards import Shard, plan_for, run_shard, shards
+from .examine import Coverage, Failure
+from .expect import surprises
+from .shards import shards
 from .store import Store, file_name, runnable
+from .tasks import PER_RULE, Done, Request, Task, Workers, weight
 from .verdicts import overall, results
 
-__all__ = ["Event", "Finished", "Found", "Progress", "Request", "certify"]
+__all__ = ["PER_RULE", "Event", "Finished", "Found", "Progress", "Request", "certify"]
 
-PER_RULE = 3
-"""Failing programs that are reduced and kept for each rule; more are only counted."""
-FAILING_ENOUGH = 20
-"""Failing programs after which a run ends, if their rules were not expected to fail."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to certify, and how much to do."""
-
-    spec: str
-    description: Description
-    model: Sync
-    out: Path
-    seed: int = 0
-    programs: int | None = None
-    seconds: float | None = None
-    jobs: int = 1
-    limits: Limits = field(default_factory=Limits)
-    expected: tuple[Expectation, ...] = ()
-
-    @property
-    def budget(self) -> str:
-        return f"{self.seconds:g} s" if self.seconds is not None else f"{self.programs} programs"
+PATIENCE = 20
+"""Failing programs after which a run ends, if their rules were not expected to fail; one that
+hangs or eats memory counts for several."""
+UNWEIGHED = {"R3": "nothing weighs a candidate that runs in the suite's own process"}
+"""Rules that cannot be put to the test in the suite's own process, and why."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +59,8 @@ class Found:
 
     failure: Failure
     path: Path
+    problem: str = ""
+    """Why it could not be saved there."""
 
 
 @dataclass(frozen=True)
@@ -92,32 +73,56 @@ class Finished:
 Event = Progress | Found | Finished
 
 
-@dataclass
-class _Done:
-    """What came of one shard."""
-
-    coverage: Coverage
-    failures: list[Failure]
-    failing: Counter[str]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One shard, or the programs that failed an earlier run."""
-
-    shard: Shard | None
-    known: tuple[Program, ...]
-    deadline: float | None
-    settled: frozenset[str]
-    """Rules of which enough failing programs were reduced."""
-
-
 def certify(request: Request) -> Iterator[Event]:
-    """Run the programs; `CandidateError` if the candidate cannot be reached at all.
+    """Run the programs; `CandidateError` if not one could be run.
 
-    A `KeyboardInterrupt` ends the run early: what was found until then is kept and certified.
+    Ctrl-C, and a problem that a later program meets, end the run early: what was found until then
+    is kept and certified.
     """
     return _Run(request).events()
+
+
+class _Interrupt:
+    """Ctrl-C ends the work, but not in the middle of what is done with its results.
+
+    A second one is not put off.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._working = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch it, unless somebody else does already."""
+        theirs = signal.getsignal(signal.SIGINT)
+        if (
+            theirs is not signal.default_int_handler
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            yield
+            return
+        signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, theirs)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.asked = self.asked, True
+        if self._working or again:
+            raise KeyboardInterrupt
+
+    def next_of(self, results: Iterator[Done]) -> Done | None:
+        """The next result; `Done.interrupted` if there is none because of a Ctrl-C."""
+        try:
+            self._working = True
+            return Done(interrupted=True) if self.asked else next(results, None)
+        except KeyboardInterrupt:
+            self.asked = True
+            return Done(interrupted=True)
+        finally:
+            self._working = False
 
 
 class _Run:
@@ -127,62 +132,78 @@ class _Run:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.coverage = Coverage()
         self.failing: Counter[str] = Counter()
+        self.shown_as: dict[str, str] = {}
+        """The rule that a program broke, and the one that it broke when it was reduced."""
         self.kept: dict[str, Failure] = {}
         self.store = Store(request.out / "failures", request.spec, request.model)
         self.expected = frozenset(each.rule for each in request.expected)
         self.interrupted = False
+        self.problem = ""
 
     def events(self) -> Iterator[Event]:
-        try:
-            for done in self._results():
-                yield from self._take(done)
-        except KeyboardInterrupt:
-            self.interrupted = True
+        interrupt = _Interrupt()
+        with interrupt.caught():
+            workers = Workers(self.request)
+            try:
+                yield from self._work(workers, interrupt)
+            finally:
+                workers.close()
+        if self.problem and not self.coverage.programs:
+            raise CandidateError(self.problem)
         yield Finished(self._certificate())
 
-    def _results(self) -> Iterator[_Done]:
-        known = tuple(
+    def _work(self, workers: Workers, interrupt: _Interrupt) -> Iterator[Event]:
+        results = workers.work(self._tasks())
+        while (done := interrupt.next_of(results)) is not None:
+            yield from self._take(done)
+            self.interrupted = done.interrupted
+            if self.problem or self.interrupted:
+                break
+        for done in workers.finish():
+            yield from self._take(done)
+
+    def _known(self) -> tuple[Program, ...]:
+        return tuple(
             program
             for program in self.store.load()
             if runnable(program, self.request.description, self.request.model)
         )
-        workers = _Workers(self.request)
-        try:
-            yield from workers.work(self._tasks(known))
-        finally:
-            workers.close()
 
-    def _tasks(self, known: tuple[Program, ...]) -> Iterator[_Task]:
+    def _tasks(self) -> Iterator[Task]:
         """What is to be done, until the budget or the patience runs out."""
         request = self.request
         deadline = None if request.seconds is None else self.start + request.seconds
+        known = self._known()
         if known:
-            yield _Task(None, known, deadline, frozenset())
+            yield Task(None, known, deadline, frozenset(), PATIENCE)
         left = request.programs
         for shard in shards(request.description, request.seed):
-            if left is not None and left <= 0:
+            patience = PATIENCE - sum(weight(rule) * n for rule, n in self._unexpected())
+            past = deadline is not None and time.monotonic() >= deadline
+            if past or patience <= 0 or (left is not None and left <= 0):
                 return
             mine = shard if left is None else shard.limited(left)
             left = None if left is None else left - mine.programs
-            unexpected = sum(n for rule, n in self.failing.items() if rule not in self.expected)
-            past = deadline is not None and time.monotonic() >= deadline
-            if past or unexpected >= FAILING_ENOUGH:
-                return
-            yield _Task(mine, (), deadline, self._settled())
+            yield Task(mine, (), deadline, self._settled(), patience)
+
+    def _unexpected(self) -> Iterator[tuple[str, int]]:
+        return ((rule, n) for rule, n in self.failing.items() if rule not in self.expected)
 
     def _settled(self) -> frozenset[str]:
         kept = Counter(failure.violation.rule for failure in self.kept.values())
         return frozenset(rule for rule, count in kept.items() if count >= PER_RULE)
 
-    def _take(self, done: _Done) -> Iterator[Event]:
+    def _take(self, done: Done) -> Iterator[Event]:
         self.coverage.update(done.coverage)
         self.failing.update(done.failing)
-        for failure in done.failures:
-            name = file_name(failure)
+        self.problem = self.problem or done.problem
+        for found_as, failure in done.failures:
             rule = failure.violation.rule
+            self.shown_as.setdefault(found_as, rule)
+            name = file_name(failure)
             if name not in self.kept and rule not in self._settled():
                 self.kept[name] = failure
-                yield Found(failure, self.store.add(failure))
+                yield self._save(failure, name)
         yield Progress(
             self.coverage.programs,
             self.coverage.operations,
@@ -190,14 +211,35 @@ class _Run:
             time.monotonic() - self.start,
         )
 
+    def _save(self, failure: Failure, name: str) -> Found:
+        path = self.store.folder / name
+        try:
+            return Found(failure, self.store.add(failure))
+        except OSError as error:
+            problem = f"{path}: {error.strerror}"
+            self.problem = self.problem or problem
+            return Found(failure, path, problem)
+
+    def _failing(self) -> Counter[str]:
+        """Failing programs by the rule that they break when reduced.
+
+        Not all were; those that were not are taken to be like those that were.
+        """
+        shown = {failure.violation.rule for failure in self.kept.values()}
+        failing: Counter[str] = Counter()
+        for rule, count in self.failing.items():
+            failing[rule if rule in shown else self.shown_as.get(rule, rule)] += count
+        return failing
+
     def _certificate(self) -> Certificate:
         request = self.request
         rules = results(
             request.description,
             request.model,
             self.coverage.exercised,
-            self.failing,
+            self._failing(),
             self.expected,
+            UNWEIGHED if request.in_process else {},
         )
         return Certificate(
             lastwriter=own_version(),
@@ -206,6 +248,7 @@ class _Run:
             verdict=overall(rules),
             surprises=surprises(request.expected, rules),
             interrupted=self.interrupted,
+            problem=self.problem,
             rules=rules,
             failures=[_record(failure) for failure in self.kept.values()],
             failing_programs=self.failing.total(),
@@ -217,6 +260,7 @@ class _Run:
             seed=request.seed,
             budget=request.budget,
             jobs=request.jobs,
+            in_process=request.in_process,
             started=self.started,
             seconds=round(time.monotonic() - self.start, 3),
             versions=versions(),
@@ -233,97 +277,3 @@ def _record(failure: Failure) -> FailureRecord:
         found_with=len(failure.found),
         unstable=failure.unstable,
     )
-
-
-class _Workers:
-    """Processes that work on tasks, each with a candidate of its own; for one job, this process."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.pool: ProcessPoolExecutor | None = None
-        if request.jobs > 1:
-            self.pool = ProcessPoolExecutor(
-                request.jobs,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_initialise,
-                initargs=(request,),
-            )
-
-    def work(self, tasks: Iterator[_Task]) -> Iterator[_Done]:
-        """Results in the order in which they come; tasks are taken only as they can be begun."""
-        if self.pool is None:
-            _STATE.open(self.request)
-            yield from map(_perform, tasks)
-            return
-        pending: set[Future[_Done]] = set()
-        exhausted = False
-        while pending or not exhausted:
-            while not exhausted and len(pending) < self.request.jobs:
-                task = next(tasks, None)
-                exhausted = task is None
-                if task is not None:
-                    pending.add(self.pool.submit(_perform, task))
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-
-    def close(self) -> None:
-        if self.pool is None:
-            _STATE.close()
-        else:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-        for journal in self.request.out.glob("running-*.lwb"):
-            with suppress(OSError):
-                journal.unlink()
-
-
-# -- in a worker process ----------------------------------------------------------------------
-
-
-class _Process:
-    """What a process that works on tasks holds on to."""
-
-    examiner: Examiner | None = None
-    request: Request
-
-    def open(self, request: Request) -> None:
-        journal = request.out / f"running-{os.getpid()}.lwb"
-        runner = Worker(request.spec, limits=request.limits, journal=journal)
-        self.request = request
-        self.examiner = Examiner(runner, frozenset(each.rule for each in request.expected))
-
-    def close(self) -> None:
-        if self.examiner is not None:
-            self.examiner.runner.close()
-        self.examiner = None
-
-
-_STATE = _Process()
-
-
-def _initialise(request: Request) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _STATE.open(request)
-
-
-def _perform(task: _Task) -> _Done:
-    examiner = _STATE.examiner
-    assert examiner is not None, "opened before the first task"
-    examiner.coverage = Coverage()
-    failures: list[Failure] = []
-    failing: Counter[str] = Counter()
-
-    def consume(program: Program, length: int) -> bool:
-        violation = examiner.examine(program, length)
-        if violation is not None:
-            failing[violation.rule] += 1
-            if failing[violation.rule] == 1 and violation.rule not in task.settled:
-                failures.append(examiner.reduce(program, violation))
-        return task.deadline is None or time.monotonic() < task.deadline
-
-    for program in task.known:
-        consume(program, len(program))
-    if task.shard is not None:
-        plan = plan_for(_STATE.request.description, _STATE.request.model, task.shard)
-        run_shard(plan, task.shard, consume)
-    return _Done(examiner.coverage, failures, failing)

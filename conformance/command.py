@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from adapters.candidate import CandidateError
-from adapters.registry import known
-from adapters.worker import Limits, Worker
+from adapters.registry import Reach, known, reach_of
+from adapters.worker import InProcess, Limits, Worker
 from reference.model import judge
 from reference.program import Program
 from reference.rules import RULES, Rule, lookup
 from reference.syncmodels import Sync
 from reference.text import dump
-from reference.trace import Trace, Violation
 
+from .certificate import own_version
 from .certify import Request, certify
-from .display import follow, replay_command, show_verdict
-from .examine import Examiner, Failure
+from .display import Screen, follow, replay_command, show_verdict
+from .examine import Examiner, Failure, as_found
 from .expect import Expectation, ExpectError, load_expectations
 from .explain import explain, render
-from .store import LoadError, load_program, runnable, write_atomically
+from .store import LoadError, load_program, obstacle, write_atomically
+from .tasks import open_runner
 from .verdicts import Verdict
 
 __all__ = ["main"]
@@ -42,36 +42,37 @@ INTERRUPTED = 130
 class UsageError(click.ClickException):
     """Bad usage, or a candidate that cannot be reached: one line, exit status 2."""
 
-    exit_code = 2
-
-    def show(self, file: object = None) -> None:
-        click.echo(f"lastwriter: {self.message}", err=True)
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; exits with its status."""
     try:
         status = commands.main(arguments, prog_name="lastwriter", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (CandidateError, LoadError, ExpectError) as error:
-        click.echo(f"lastwriter: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"lastwriter: {where}{error.strerror or error}", err=True)
+    except (click.ClickException, CandidateError, LoadError, ExpectError, OSError) as error:
+        _say(error)
         sys.exit(2)
     sys.exit(status or 0)
 
 
+def _say(error: Exception) -> None:
+    """The problem, in one line."""
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, OSError):
+        # Whatever is still to be written there must not fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{error.strerror or error}"
+    if not isinstance(error, BrokenPipeError):
+        click.echo(f"lastwriter: {' '.join(text.splitlines())}", err=True)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="lastwriter")
+@click.version_option(own_version(), package_name="lastwriter")
 def commands() -> None:
     """Does a CPU access return what was last written, by the CPU or a device?
 
@@ -84,6 +85,14 @@ _CANDIDATE = click.argument("candidate")
 _HANG = click.option(
     "--hang", type=click.FloatRange(min=0.01), default=10.0, show_default=True, metavar="S",
     help="Seconds that one program may take.",
+)  # fmt: skip
+_START = click.option(
+    "--start", type=click.FloatRange(min=0.01), default=30.0, show_default=True, metavar="S",
+    help="Seconds until the candidate has described itself.",
+)  # fmt: skip
+_IN_PROCESS = click.option(
+    "--in-process", is_flag=True,
+    help="Load CANDIDATE into this process: faster, but a crash or hang is one of the suite.",
 )  # fmt: skip
 _MEMORY = click.option(
     "--memory", type=click.IntRange(min=16), default=4096, show_default=True, metavar="MIB",
@@ -105,7 +114,17 @@ def candidates() -> None:
         ("tcp:HOST:PORT, unix:PATH", "an agent (docs/wire.md)"),
     ):
         table.add_row(form, "", meaning)
-    Console().print(table, highlight=False)
+    Screen().print(table)
+
+
+def _open(
+    spec: str, *, hang: float, start: float, memory: int, in_process: bool
+) -> Worker | InProcess:
+    """The candidate that the options ask for."""
+    if in_process and reach_of(spec) is not Reach.HERE:
+        raise UsageError(f"--in-process: {spec} cannot be loaded into this process")
+    limits = Limits(seconds=hang, memory=memory << 20, start=start)
+    return open_runner(spec, limits, in_process=in_process)
 
 
 @commands.command("certify")
@@ -121,10 +140,12 @@ def candidates() -> None:
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Processes that share the work.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"),
-              show_default=True, help="Folder for the certificate and failing programs.")  # fmt: skip
+              show_default=True, help="Folder for certificate and failing programs.")  # fmt: skip
 @click.option("--expect", type=click.Path(path_type=Path), help="File of expected failures.")
 @_HANG
+@_START
 @_MEMORY
+@_IN_PROCESS
 def certify_command(
     candidate: str | None,
     model: str | None,
@@ -135,7 +156,9 @@ def certify_command(
     out: Path,
     expect: Path | None,
     hang: float,
+    start: float,
     memory: int,
+    in_process: bool,
 ) -> int:
     """Certify CANDIDATE, or this machine's own kernel.
 
@@ -144,11 +167,12 @@ def certify_command(
     """
     if seconds is not None and programs is not None:
         raise UsageError("--seconds and --programs exclude each other")
-    console = Console()
-    spec = candidate or _default_candidate(console)
-    limits = Limits(seconds=hang, memory=memory << 20)
-    with Worker(spec, limits=limits) as worker:
-        description = worker.description
+    screen = Screen()
+    spec = candidate or _default_candidate(screen)
+    if jobs > 1 and reach_of(spec) is Reach.REMOTE:
+        raise UsageError(f"{spec}: an agent serves one client at a time; leave out -j")
+    with _open(spec, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
+        description = runner.description
     sync = Sync(model) if model else description.model
     expected: tuple[Expectation, ...] = ()
     if expect is not None:
@@ -163,18 +187,24 @@ def certify_command(
         programs=programs or (None if seconds is not None else DEFAULT_PROGRAMS),
         seconds=seconds,
         jobs=jobs,
-        limits=limits,
+        limits=Limits(seconds=hang, memory=memory << 20, start=start),
         expected=expected,
+        in_process=in_process,
     )
-    return _certify(request, console)
+    return _certify(request, screen)
 
 
-def _certify(request: Request, console: Console) -> int:
-    certificate = follow(certify(request), request, console)
-    show_verdict(certificate, console)
+def _certify(request: Request, screen: Screen) -> int:
+    screen.say(
+        f"certifying {request.spec} as {request.model}: {request.budget}, seed {request.seed}"
+    )
+    certificate = follow(certify(request), request, screen)
+    show_verdict(certificate, screen)
     path = request.out / "certificate.json"
     write_atomically(path, certificate.to_json())
-    console.print(f"certificate: {path}", highlight=False)
+    screen.say(f"certificate: {path}")
+    if certificate.problem:
+        raise UsageError(certificate.problem)
     if certificate.interrupted:
         return INTERRUPTED
     if certificate.surprises:
@@ -182,23 +212,26 @@ def _certify(request: Request, console: Console) -> int:
     return STATUS[certificate.verdict]
 
 
-def _default_candidate(console: Console) -> str:
+def _default_candidate(screen: Screen) -> str:
     kernel = next(each for each in known() if each.spec == "linux:process_vm")
     if kernel.available:
         return kernel.spec
-    console.print(f"linux:process_vm cannot run here: {kernel.reason}", highlight=False)
+    screen.say(f"linux:process_vm cannot run here: {kernel.reason}")
     return "reference:faulting"
 
 
 def _prepare(out: Path) -> None:
     """Make sure of the output folder before anything runs."""
+    probe = out / ".writable"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}") from None
+        problem = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"--out {out}: {problem}") from None
 
 
 @commands.command()
@@ -207,36 +240,43 @@ def _prepare(out: Path) -> None:
 @click.option("--times", type=click.IntRange(min=1), default=1, show_default=True,
               help="Run it so often; it fails if one run fails.")  # fmt: skip
 @_HANG
+@_START
 @_MEMORY
-def replay(file: Path, candidate: str | None, times: int, hang: float, memory: int) -> int:
+@_IN_PROCESS
+def replay(
+    file: Path,
+    candidate: str | None,
+    times: int,
+    hang: float,
+    start: float,
+    memory: int,
+    in_process: bool,
+) -> int:
     """Run the program in FILE again; exit 1 if it fails (again)."""
     program = load_program(file)
-    console = Console()
-    spec = candidate or _default_candidate(console)
-    with Worker(spec, limits=Limits(seconds=hang, memory=memory << 20)) as worker:
-        _check_runnable(file, program, worker)
+    screen = Screen()
+    spec = candidate or _default_candidate(screen)
+    with _open(spec, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
+        _check_runnable(file, program, runner)
         for _ in range(times):
-            trace = worker.run(program)
+            trace = runner.run(program)
             violation = judge(trace).violation
             if violation is not None:
-                _show(_as_found(trace, violation), replay_command(file, spec), console)
+                _show(as_found(trace, violation), replay_command(file, spec), screen)
                 return 1
-    console.print(f"PASS  {file}: {len(program)} operations on {spec}, {times} times")
+    often = f", {times} times" if times > 1 else ""
+    screen.say(f"PASS  {file}: {len(program)} operations on {spec}{often}")
     return 0
 
 
-def _as_found(trace: Trace, violation: Violation) -> Failure:
-    return Failure(trace.program, violation, trace, trace.program, runs=0, unstable=False)
+def _show(failure: Failure, command: str, screen: Screen) -> None:
+    screen.print(render(explain(failure), command), crop=False)
 
 
-def _show(failure: Failure, command: str, console: Console) -> None:
-    console.print(render(explain(failure), command), highlight=False, crop=False)
-
-
-def _check_runnable(file: Path, program: Program, worker: Worker) -> None:
-    if not runnable(program, worker.description, program.model):
-        name = worker.description.name
-        raise UsageError(f"{file}: {name} lacks operations or the geometry that it needs")
+def _check_runnable(file: Path, program: Program, runner: Worker | InProcess) -> None:
+    problem = obstacle(program, runner.description)
+    if problem is not None:
+        raise UsageError(f"{file}: not for {runner.description.name}: {problem}")
 
 
 @commands.command()
@@ -244,25 +284,44 @@ def _check_runnable(file: Path, program: Program, worker: Worker) -> None:
 @_CANDIDATE
 @click.option("--out", type=click.Path(path_type=Path), help="File for the result [stdout].")
 @_HANG
+@_START
 @_MEMORY
-def shrink(file: Path, candidate: str, out: Path | None, hang: float, memory: int) -> int:
+@_IN_PROCESS
+def shrink(
+    file: Path,
+    candidate: str,
+    out: Path | None,
+    hang: float,
+    start: float,
+    memory: int,
+    in_process: bool,
+) -> int:
     """Reduce the failing program in FILE; exit 1, or 0 if it does not fail."""
     program = load_program(file)
-    errors = Console(stderr=True)
-    with Worker(candidate, limits=Limits(seconds=hang, memory=memory << 20)) as worker:
-        _check_runnable(file, program, worker)
-        examiner = Examiner(worker)
+    errors = Screen(stderr=True)
+    with _open(candidate, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
+        _check_runnable(file, program, runner)
+        examiner = Examiner(runner)
         violation = examiner.examine(program)
         if violation is None:
-            errors.print(f"{file} does not fail on {candidate}", highlight=False)
+            errors.say(f"{file} does not fail on {candidate}")
             return 0
         failure = examiner.reduce(program, violation)
     _show(failure, replay_command(out or file, candidate), errors)
-    if out is None:
-        click.echo(dump(failure.program), nl=False)
-    else:
-        write_atomically(out, dump(failure.program))
+    _give(dump(failure.program), out)
     return 1
+
+
+def _give(text: str, out: Path | None) -> None:
+    """To the file, if there is one; in any case somewhere."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_atomically(out, text)
+    except OSError:
+        click.echo(text, nl=False)
+        raise
 
 
 @commands.command()
@@ -296,20 +355,20 @@ def agent(
 @click.argument("rule", required=False)
 def rules(rule: str | None) -> None:
     """The rules of the contract, or one of them in full."""
-    console = Console()
+    screen = Screen()
     if rule is None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("rule", "checked by", "models", ""):
             table.add_column(column)
         for each in RULES.values():
             table.add_row(each.id, each.checked, _models(each), each.text)
-        console.print(table, highlight=False)
+        screen.print(table)
         return
     try:
         found = lookup(rule)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    console.print(_in_full(found), highlight=False)
+    screen.print(_in_full(found))
 
 
 def _models(rule: Rule) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from reference.rules import RULES
+from reference.text import dump
 
 from .certificate import Certificate
 from .certify import Event, Finished, Found, Progress, Request
 from .explain import explain, render
 from .verdicts import RuleResult, Verdict
 
-__all__ = ["follow", "replay_command", "show_verdict"]
+__all__ = ["Screen", "follow", "replay_command", "show_verdict"]
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -35,26 +37,45 @@ _SENTENCES = {
 }
 
 
+class Screen(Console):
+    """A terminal, or what takes its place, for text that is to be shown as it is."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        # Some terminals and all files understand no escape codes, not even for bold.
+        plain = False if os.environ.get("NO_COLOR") else None
+        super().__init__(
+            stderr=stderr, force_terminal=plain, markup=False, emoji=False, highlight=False
+        )
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line, however long, so that what it names can be copied."""
+        self.print(Text(text, style), soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on: the command decides what that means."""
+        raise BrokenPipeError
+
+
 def replay_command(path: Path, spec: str) -> str:
     """The command line that runs a failing program again."""
     return shlex.join(["lastwriter", "replay", str(path), spec])
 
 
-def follow(events: Iterable[Event], request: Request, console: Console) -> Certificate:
+def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certificate:
     """Show a run as it goes; its certificate."""
     bar = Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[counts]}"),
+        TextColumn("{task.fields[counts]}", markup=False),
         TimeElapsedColumn(),
-        console=console,
+        console=screen,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not screen.is_terminal,
     )
     certificate: Certificate | None = None
     with bar:
         task = bar.add_task(
-            f"certifying {request.spec} as {request.model}",
+            f"certifying {request.spec}",
             total=request.seconds if request.programs is None else request.programs,
             counts="",
         )
@@ -63,16 +84,26 @@ def follow(events: Iterable[Event], request: Request, console: Console) -> Certi
                 case Progress():
                     _advance(bar, task, event, request)
                 case Found():
-                    console.print()
-                    console.print(
-                        render(explain(event.failure), replay_command(event.path, request.spec)),
-                        highlight=False,
-                        crop=False,
-                    )
+                    _show_found(event, request, screen)
                 case Finished():
                     certificate = event.certificate
     assert certificate is not None, "a run ends with a certificate"
     return certificate
+
+
+def _show_found(found: Found, request: Request, screen: Screen) -> None:
+    screen.print()
+    screen.print(
+        render(explain(found.failure), replay_command(found.path, request.spec)), crop=False
+    )
+    rule = found.failure.violation.rule
+    for each in request.expected:
+        if each.rule == rule:
+            screen.say(f"     expected: {each.reason} ({each.link})", "yellow")
+    if found.problem:
+        screen.say(f"     not saved: {found.problem}; the program is", "bold red")
+        for line in dump(found.failure.program).splitlines():
+            screen.say(line)
 
 
 def _advance(bar: Bar, task: TaskID, progress: Progress, request: Request) -> None:
@@ -82,16 +113,16 @@ def _advance(bar: Bar, task: TaskID, progress: Progress, request: Request) -> No
     bar.update(task, completed=done, counts=counts)
 
 
-def show_verdict(certificate: Certificate, console: Console) -> None:
+def show_verdict(certificate: Certificate, screen: Screen) -> None:
     """The verdict on every rule that could be tested, and why the others could not."""
     tested = [rule for rule in certificate.rules if rule.verdict is not Verdict.UNIMPLEMENTED]
-    console.print()
-    console.print(_rules_table(tested), highlight=False)
-    console.print()
+    screen.print()
+    screen.print(_rules_table(tested))
+    screen.print()
     for line in _left_out(certificate.rules):
-        console.print(Text(line, "dim"), highlight=False, soft_wrap=False)
-    console.print()
-    console.print(_summary(certificate), highlight=False)
+        screen.print(Text(line, "dim"))
+    screen.print()
+    screen.print(_summary(certificate))
 
 
 def _rules_table(rules: Iterable[RuleResult]) -> Table:
@@ -131,7 +162,9 @@ def _summary(certificate: Certificate) -> Text:
         f"{_SENTENCES[certificate.verdict]}\n",
         counts,
     )
-    if certificate.interrupted:
+    if certificate.problem:
+        text.append("\nended early: this is what was found until then", "yellow")
+    elif certificate.interrupted:
         text.append("\ninterrupted: this is what was found until then", "yellow")
     for line in certificate.surprises:
         text.append(f"\n{line}", "bold red")

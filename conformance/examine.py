@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from reference.trace import Judgement, Trace, Violation
 
 from .reduce import reduce
 
-__all__ = ["Coverage", "Examiner", "Failure"]
+__all__ = ["SLOW", "Coverage", "Examiner", "Failure", "as_found"]
 
 HANG = "R2"
 SLOW = frozenset({HANG, "R3"})
@@ -39,6 +39,11 @@ class Failure:
     """Runs of the candidate that the reduction took."""
     unstable: bool
     """It does not fail every time it is run."""
+
+
+def as_found(trace: Trace, violation: Violation) -> Failure:
+    """A failing program that nothing was done about yet."""
+    return Failure(trace.program, violation, trace, trace.program, runs=0, unstable=False)
 
 
 class Coverage:
@@ -73,17 +78,33 @@ class Coverage:
 class Examiner:
     """A candidate at work: every program that it is given is run and judged.
 
-    `expected` are the rules that it is known to break.
+    `expected` are the rules that it is known to break.  `stopped` is asked before each program;
+    if it says yes, `KeyboardInterrupt` is raised.
     """
 
-    def __init__(self, runner: Runner, expected: frozenset[str] = frozenset()) -> None:
+    trace: Trace
+    """What came of the last program that was examined."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        expected: frozenset[str] = frozenset(),
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.runner = runner
         self.expected = expected
+        self.stopped = stopped
         self.coverage = Coverage()
+
+    def _run(self, program: Program) -> Trace:
+        if self.stopped():
+            raise KeyboardInterrupt
+        return self.runner.run(program)
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
-        judgement = judge(self.runner.run(program))
+        self.trace = self._run(program)
+        judgement = judge(self.trace)
         self.coverage.add(len(program) if length is None else length, len(program), judgement)
         return judgement.violation
 
@@ -92,7 +113,7 @@ class Examiner:
         traces: dict[Program, Trace] = {}
 
         def reproduce(candidate: Program) -> Violation | None:
-            trace = self.runner.run(candidate)
+            trace = self._run(candidate)
             violation = judge(trace).violation
             if violation is not None:
                 traces[candidate] = trace

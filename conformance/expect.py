@@ -46,9 +46,10 @@ def load_expectations(path: Path, model: Sync) -> list[Expectation]:
         raise ExpectError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise ExpectError(f"{path}: {error}") from None
+    for expectation in document.expect:
+        _check(path, expectation.model or model, expectation)
     chosen = [each for each in document.expect if each.model in {None, model}]
     for index, expectation in enumerate(chosen):
-        _check(path, model, expectation)
         if expectation.rule in {each.rule for each in chosen[:index]}:
             raise ExpectError(f"{path}: rule {expectation.rule} is named twice")
     return chosen

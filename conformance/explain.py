@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -13,11 +14,12 @@ from rich.text import Text
 
 from reference.model import Moment, timeline, writer_of
 from reference.model.values import describe
-from reference.operations import Kind, Operation
-from reference.outcomes import Outcome, Status
+from reference.operations import ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
+from reference.outcomes import Outcome, Status, decode_wait
 from reference.program import Program
 from reference.rules import RULES
 from reference.text import format_operation
+from reference.trace import WrongWord
 
 from .examine import Failure
 
@@ -67,25 +69,49 @@ def _numbered(program: Program, index: int) -> str:
     return f"{index}: {format_operation(program.operations[index])}"
 
 
-def outcome_text(operation: Operation, outcome: Outcome | None) -> str:
-    """One outcome, as short as it can be said."""
+def outcome_text(
+    operation: Operation, outcome: Outcome | None, job: Sequence[Operation] = ()
+) -> str:
+    """One outcome, as short as it can be said; `job` are the accesses that a wait waits for."""
     if outcome is None:
         return "no answer"
     status = Status(outcome.status)
     code = errno.errorcode.get(outcome.error, str(outcome.error))
     if status is Status.OK:
-        return _words(operation, outcome) or "ok"
+        if operation.kind == Kind.WAIT:
+            return _job_text(outcome, job)
+        return _words(outcome) or "ok"
     if status is Status.FAULT:
-        return f"fault after {outcome.done} bytes" if outcome.done else "fault"
+        if not outcome.done:
+            return "fault"
+        words = _words(outcome)
+        return f"fault after {outcome.done} bytes" + (f": {words}" if words else "")
     return f"{status.name.lower()} {code}" if outcome.error else status.name.lower()
 
 
-def _words(operation: Operation, outcome: Outcome) -> str:
-    if operation.kind == Kind.WAIT or len(outcome.data) % 8:
-        return "ok"
-    words = struct.unpack(f"<{len(outcome.data) // 8}Q", outcome.data)
+def _job_text(outcome: Outcome, job: Sequence[Operation]) -> str:
+    """What a wait says of the accesses of its job."""
+    try:
+        inner = decode_wait(outcome.data, len(job))
+    except ValueError:
+        return "ok"  # the message says what is wrong with it
+    return "; ".join(map(outcome_text, job, inner)) or "ok"
+
+
+def _words(outcome: Outcome) -> str:
+    if len(outcome.data) % WORD:
+        return f"{len(outcome.data)} bytes"
+    words = struct.unpack(f"<{len(outcome.data) // WORD}Q", outcome.data)
     shown = " ".join(f"{word:#x}" for word in words[:_SHOWN])
     return shown + (f" … {len(words)} words" if len(words) > _SHOWN else "")
+
+
+def _wrong_word(operation: Operation, outcome: Outcome, wrong: WrongWord) -> str | None:
+    """The word of a long access that is wrong; None if it is in sight anyway, or elsewhere."""
+    count = operation.length // WORD
+    if operation.kind not in ACCESSES or count <= _SHOWN or len(outcome.data) % WORD:
+        return None
+    return f"… {wrong.value:#x} … (page {wrong.page} word {wrong.word}, of {count} words)"
 
 
 def render(explanation: Explanation, replay: str) -> RenderableType:
@@ -93,24 +119,39 @@ def render(explanation: Explanation, replay: str) -> RenderableType:
     failure = explanation.failure
     violation = failure.violation
     rule = RULES[violation.rule]
+    message, *details = violation.message.splitlines()
     head = Text.assemble(
-        ("FAIL ", "bold red"), (rule.id, "bold"), "  ", rule.text, "\n     ", violation.message
+        ("FAIL ", "bold red"), (rule.id, "bold"), "  ", rule.text, f"\n{_INDENT}", message
     )
     parts: list[RenderableType] = [head]
     if failure.unstable:
-        parts.append(Text("     UNSTABLE: it does not fail every time", "yellow"))
+        parts.append(Text(f"{_INDENT}UNSTABLE: it does not fail every time", "yellow"))
     parts.append(_table(explanation))
-    parts += [Text(f"     {line}") for line in explanation.story]
-    if failure.runs:
+    parts += [Text(f"{_INDENT}{line}") for line in (*_shortened(details), *explanation.story)]
+    if len(failure.found) > len(failure.program):
         parts.append(
             Text(
-                f"     {len(failure.found)} operations reduced to {len(failure.program)}"
+                f"{_INDENT}{len(failure.found)} operations reduced to {len(failure.program)}"
                 f" in {failure.runs} runs"
             )
         )
     # In one line, however long, so that it can be copied.
-    parts.append(Text.assemble("     again: ", (replay, "bold"), no_wrap=True, overflow="ignore"))
+    again = Text.assemble(f"{_INDENT}again: ", (replay, "bold"), no_wrap=True, overflow="ignore")
+    parts.append(again)
     return Group(*parts)
+
+
+_INDENT = " " * 5
+_DETAILS, _WIDTH = 12, 200
+"""Lines of a candidate's last output that a report shows, and characters of each."""
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """The heading, and the last of the lines below it."""
+    lines = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}…" for line in lines]
+    if len(lines) <= _DETAILS + 1:
+        return lines
+    return [lines[0], f"({len(lines) - 1 - _DETAILS} lines)", *lines[-_DETAILS:]]
 
 
 def _table(explanation: Explanation) -> Table:
@@ -125,20 +166,30 @@ def _table(explanation: Explanation) -> Table:
         table.add_column(title, overflow="fold")
     states = {moment.index: moment for moment in explanation.moments}
     current: Moment | None = None
-    for index, operation in enumerate(failure.program.operations):
-        outcomes = failure.trace.outcomes
-        outcome = outcomes[index] if index < len(outcomes) else None
+    for index, (operation, text) in enumerate(_answers(failure)):
         current = states.get(index, current)
         last = index == failure.violation.index
-        row = [
-            f"{'>' if last else ''} {index}",
-            format_operation(operation),
-            outcome_text(operation, outcome),
-        ]
+        row = [f"{'>' if last else ''} {index}", format_operation(operation), text]
         if wrong is not None:
             row.append(_state(current))
         table.add_row(*row, style="bold red" if last else "")
     return table
+
+
+def _answers(failure: Failure) -> Iterator[tuple[Operation, str]]:
+    """The operations with what the candidate answered."""
+    violation, outcomes = failure.violation, failure.trace.outcomes
+    jobs: dict[tuple[int, int], list[Operation]] = {}
+    for index, operation in enumerate(failure.program.operations):
+        outcome = outcomes[index] if index < len(outcomes) else None
+        job = (operation.device, operation.job)
+        text = None
+        if operation.kind in DEVICE_ACCESSES and operation.job:
+            jobs.setdefault(job, []).append(operation)
+        elif outcome and violation.wrong and index == violation.index:
+            text = _wrong_word(operation, outcome, violation.wrong)
+        waited = jobs.pop(job, []) if operation.kind == Kind.WAIT else []
+        yield operation, text or outcome_text(operation, outcome, waited)
 
 
 def _state(moment: Moment | None) -> str:
@@ -149,7 +200,9 @@ def _state(moment: Moment | None) -> str:
 
 def plain(renderable: RenderableType, width: int = 110) -> str:
     """A report as text without colours, for files."""
-    console = Console(width=width, no_color=True, force_terminal=False, record=False)
+    console = Console(
+        width=width, no_color=True, force_terminal=False, markup=False, emoji=False, highlight=False
+    )
     with console.capture() as capture:
         console.print(renderable, crop=False)
     return re.sub(r"[ ]+$", "", capture.get(), flags=re.MULTILINE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from reference.description import Description
-from reference.operations import Kind
+from reference.operations import DEVICE_ACCESSES, Kind
 from reference.program import Comment, Program
 from reference.rules import RULES
 from reference.syncmodels import Sync
@@ -25,7 +24,15 @@ from reference.validity import ProgramError, check_program
 
 from .examine import Failure
 
-__all__ = ["Store", "file_name", "load_program", "runnable", "write_atomically"]
+__all__ = [
+    "LoadError",
+    "Store",
+    "file_name",
+    "load_program",
+    "obstacle",
+    "runnable",
+    "write_atomically",
+]
 
 SUFFIX = ".lw"
 
@@ -55,28 +62,39 @@ def load_program(path: Path) -> Program:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all; `OSError` if that is not possible."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file whole or not at all; `OSError`, naming it, if that is not possible."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def obstacle(program: Program, description: Description) -> str | None:
+    """Why a candidate cannot run a program that was made for another, or an older one."""
+    geometry = program.geometry
+    if geometry.page_size not in description.page_sizes:
+        return f"it has no pages of {geometry.page_size} bytes"
+    for name in ("processes", "devices", "files", "keys", "jobs"):
+        if getattr(geometry, name) > getattr(description, name):
+            return f"it has {getattr(description, name)} {name}, not {getattr(geometry, name)}"
+    kinds = description.kinds(geometry.page_size)
+    lacking = {Kind(operation.kind) for operation in program.operations} - kinds
+    if lacking:
+        return f"it has no {', '.join(kind.name.lower() for kind in sorted(lacking))}"
+    keyless = any(each.kind in DEVICE_ACCESSES and not each.key for each in program.operations)
+    return "its device accesses need keys" if description.keyed and keyless else None
 
 
 def runnable(program: Program, description: Description, model: Sync) -> bool:
-    """Whether a candidate can run a program that was made for another, or an older one."""
-    geometry = program.geometry
-    if program.model != model or geometry.page_size not in description.page_sizes:
-        return False
-    names = ("processes", "devices", "files", "keys", "jobs")
-    if any(getattr(geometry, name) > getattr(description, name) for name in names):
-        return False
-    kinds = description.kinds(geometry.page_size)
-    return all(Kind(operation.kind) in kinds for operation in program.operations)
+    """Whether a candidate can run a program, which was made for the same sync model."""
+    return program.model == model and obstacle(program, description) is None
 
 
 def file_name(failure: Failure) -> str:
@@ -109,7 +127,7 @@ class Store:
         rule = RULES[failure.violation.rule]
         lines = [
             f"{rule.id}: {rule.text}",
-            failure.violation.message,
+            failure.violation.message.partition("\n")[0],
             f"candidate {self.spec}" + ("; unstable" if failure.unstable else ""),
         ]
         comments = [Comment(0, " ".join(line.split())) for line in lines]

@@ -119,9 +119,11 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     limits = Limits(seconds=seconds)
-    with Worker(spec, limits=limits, journal=_journal(out)) as worker:
-        description = worker.description
-    _journal(out).unlink()
+    try:
+        with Worker(spec, limits=limits, journal=_journal(out)) as worker:
+            description = worker.description
+    finally:
+        _journal(out).unlink(missing_ok=True)
     sync = Sync(model) if model else description.model
     expected = tuple(load_expectations(expect, sync)) if expect else ()
     task = Task(spec, description, sync, seed, out, programs, shards, limits, expected)

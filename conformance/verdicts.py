@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -48,11 +49,22 @@ def results(
     exercised: Mapping[str, int],
     failures: Mapping[str, int],
     expected: Iterable[str] = (),
+    untested: Mapping[str, str] = MappingProxyType({}),
 ) -> list[RuleResult]:
-    """The verdict on every rule of the sync model, in the order of the contract."""
+    """The verdict on every rule of the sync model, in the order of the contract.
+
+    `untested` says of rules why this run cannot put them to the test.
+    """
     expectations = set(expected)
     return [
-        _result(rule, description, exercised, failures.get(rule.id, 0), rule.id in expectations)
+        _result(
+            rule,
+            description,
+            {} if rule.id in untested else exercised,
+            failures.get(rule.id, 0),
+            rule.id in expectations,
+            untested.get(rule.id, ""),
+        )
         for rule in rules_for(model)
     ]
 
@@ -63,10 +75,11 @@ def _result(
     exercised: Mapping[str, int],
     failures: int,
     expected: bool,
+    untested: str,
 ) -> RuleResult:
     details = {key: count for key, count in exercised.items() if key.split("/")[0] == rule.id}
     total = sum(details.values())
-    verdict, reason = _verdict(rule, description, total, failures)
+    verdict, reason = _verdict(rule, description, total, failures, untested)
     if failures and expected:
         reason = "expected"
     return RuleResult(
@@ -81,10 +94,12 @@ def _result(
 
 
 def _verdict(
-    rule: Rule, description: Description, exercised: int, failures: int
+    rule: Rule, description: Description, exercised: int, failures: int, untested: str
 ) -> tuple[Verdict, str]:
     if failures:
         return Verdict.FAIL, ""
+    if untested:
+        return Verdict.UNIMPLEMENTED, untested
     if rule.checked == "protocol":
         return Verdict.UNIMPLEMENTED, "shows only in a driver's protocol events"
     missing = [name for name in rule.needs if name not in description.operations]

@@ -249,6 +249,7 @@ def test_what_cannot_be_used_is_said_in_one_line(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
     assert "Traceback" not in str(result.stderr) + str(result.stdout)
+    assert not list(suite.pytester.path.glob("lastwriter-out/*"))
 
 
 def test_without_a_candidate_the_suite_is_skipped(suite: Suite) -> None:
@@ -267,12 +268,13 @@ def test_the_suite_can_be_named_as_a_package(suite: Suite) -> None:
     }
 
 
-def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any) -> None:
+def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any, tmp_path: Path) -> None:
     """And naming the plugin beside the `conftest.py` that names it does no harm."""
     plain = re.findall(r"^(\S+)/\S+\.py::", checkout("--collect-only", "-q"), re.MULTILINE)
     assert set(plain) == {"tests"}
     options = (f"--candidate={TINY}", "--collect-only", "-q", "-p", "conformance.plugin")
-    suite = re.findall(r"^(\S+\.py::\S+)", checkout(*options), re.MULTILINE)
+    collected = checkout(*options, f"--lw-out={tmp_path}")
+    suite = re.findall(r"^(\S+\.py::\S+)", collected, re.MULTILINE)
     assert {test.partition("::")[0] for test in suite} == {"conformance/test_candidate.py"}
     assert len(suite) == len(set(suite)) == 2 + 10 * 4
 

@@ -43,6 +43,7 @@ __all__ = ["build"]
 _JOB_LENGTH = 64
 """Bytes of an access in a job, at most."""
 
+_SORT = int(Flag.SHARED | Flag.FILE)
 _READ, _READ_WRITE = int(Flag.READ), int(Flag.READ | Flag.WRITE)
 _SHARED, _FILE = int(Flag.SHARED), int(Flag.FILE)
 _U64 = (1 << 64) - 1
@@ -170,7 +171,7 @@ def _collapse(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     """Mostly all of a mapping of several pages: a huge page is made of what lies together."""
     process = _process(sketch, choice)
     area = sketch.areas[process]
-    anonymous = [run for run in sketch.runs(process) if not area[run[0]].flags & _FILE]
+    anonymous = [run for run in sketch.runs(process) if not area[run[0]].flags & _SORT]
     several = [(first, end) for first, end in anonymous if end - first > 1]
     if anonymous and choice[WHERE] < 224:
         page, pages = inner_range(several or anonymous, choice)

@@ -59,7 +59,9 @@ GROUPS: Mapping[str, frozenset[Kind]] = {
     "rights": frozenset({Kind.PROTECT, Kind.FAULT}),
     "files": frozenset({Kind.TRUNCATE, Kind.PUNCH, Kind.RECLAIM}),
     "fork": frozenset({Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH}),
-    "migration": frozenset({Kind.MIGRATE, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE}),
+    "migration": frozenset(
+        {Kind.MIGRATE, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE, Kind.RECLAIM}
+    ),
     "jobs": frozenset({Kind.SUBMIT, Kind.WAIT, Kind.INVALIDATE}),
     "registration": frozenset({Kind.REGISTER, Kind.UNREGISTER, Kind.DETACH}),
     "atomics": ATOMICS | {Kind.EXCLUSIVE},

@@ -50,7 +50,7 @@ def _spread(*shares: tuple[int, int]) -> tuple[int, ...]:
     return tuple(table)
 
 
-_COUNTS = _spread((1, 146), (2, 64), (3, 22), (4, 16), (8, 8))
+_COUNTS = _spread((1, 120), (2, 76), (3, 28), (4, 22), (8, 10))
 _WORDS = _spread((1, 116), (2, 44), (3, 20), (4, 24), (6, 12), (8, 26), (0, 14))
 """Words of an access; 0 stands for about a page."""
 

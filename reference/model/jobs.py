@@ -53,8 +53,14 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
 
 
 def _look(state: State, jobs: list[Job]) -> None:
-    for job in jobs:
-        _observe(state, job)
+    """Take in what is there now.
+
+    What one job may write another may read, and write again: they can take turns.
+    """
+    turns = max((len(job.accesses) for job in jobs), default=0) if len(jobs) > 1 else 0
+    for _ in range(1 + turns):
+        for job in jobs:
+            _observe(state, job)
     for job in jobs:
         _watch(state, job)
     _meet(state)
@@ -144,11 +150,15 @@ def _stirred(state: State, job: Job) -> bool:
 def _watch(state: State, job: Job) -> None:
     """Remember what the job meets now, to see what changes."""
     space = state.mirrored(job.device)
-    job.watched = list(dict.fromkeys(p for e in job.exposures.values() for p in e.pages))
-    for page in job.watched:
-        page.watch = Watch()
     pages = () if space is None else {page for page, _ in job.exposures}
     job.slots = {page: space.slots[page] for page in pages if space is not None}
+    # A write of the job may yet copy what a file holds, which may change until then.
+    slots = job.slots.values()
+    behind = [m.page() for slot in slots for m in slot if m is not None and m.through]
+    met = [page for exposure in job.exposures.values() for page in exposure.pages]
+    job.watched = [page for page in dict.fromkeys([*met, *behind]) if page is not None]
+    for page in job.watched:
+        page.watch = Watch()
 
 
 def _observe(state: State, job: Job) -> None:
@@ -191,6 +201,14 @@ def _copy_through(job: Job, way: Way, page: int) -> None:
             if before is None or not before.same(contents):
                 job.copied[mapping] = contents.copy()
                 maybe_copied(way.space, page)
+                if before is not None:
+                    _race(job, page)
+
+
+def _race(job: Job, page: int) -> None:
+    """What the job may copy to this page has changed since it was submitted."""
+    for (place, _), exposure in job.exposures.items():
+        exposure.raced |= place == page
 
 
 def _expose(job: Job, access: Operation, place: tuple[int, int], k: int, found: list[Page]) -> None:

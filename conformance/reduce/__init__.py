@@ -21,7 +21,7 @@ from reference.trace import Violation
 from .names import rename, restamp
 from .search import Reproduce, Search
 from .shorter import at_once, cut, delete, straighten, unite
-from .simpler import simplify
+from .simpler import set_up_first, simplify
 from .witnesses import look_elsewhere
 
 __all__ = ["Reduced", "Reproduce", "reduce"]
@@ -59,7 +59,7 @@ def _reduce(search: Search) -> None:
     restamp(search)
 
 
-_STEPS = (unite, straighten, at_once, simplify, delete, rename)
+_STEPS = (unite, straighten, at_once, simplify, delete, set_up_first, rename)
 
 
 def _tell_simply(search: Search) -> None:

@@ -1,0 +1,202 @@
+"""Other programs that may show the same bug, each one operation shorter or more.
+
+Where no single step makes a program shorter, two together may: an access from the other side
+makes another access superfluous, a wider range another range.  These are tried for short programs
+only, where there are few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from reference.geometry import Geometry
+from reference.operations import ACCESSES, Kind, Operation
+from reference.validity import MAX_LENGTH
+
+from .places import RANGED, acting, pages_of
+from .search import Operations, Search
+from .shorter import as_child
+from .simpler import as_read
+
+__all__ = ["look_elsewhere"]
+
+_MOST = 12
+"""Operations up to which other programs are tried."""
+_FRESH = 1 << 40
+"""Values from here on are in no generated program."""
+
+
+def look_elsewhere(search: Search) -> bool:
+    """Find one shorter program that fails; False if there is none."""
+    if len(search.operations) > _MOST:
+        return False
+    operations, geometry = search.operations, search.program.geometry
+    return any(search.attempt(other) for other in _others(operations, geometry))
+
+
+def _others(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    yield from _joined(operations)
+    yield from _other_jobs(operations)
+    yield from _with_child_first(operations)
+    yield from _widened(operations, geometry)
+    yield from _other_accesses(operations, geometry.page_size)
+    yield from _two_other_accesses(operations, geometry.page_size)
+    yield from _with_detach(operations)
+    yield from _less(operations, 2)
+
+
+def _less(operations: Operations, count: int = 1, kept: int = -1) -> Iterator[Operations]:
+    """The operations without so many of them, but with the one at index `kept`."""
+    loose = [at for at in range(len(operations)) if at != kept and not _needed(operations, at)]
+    for left_out in combinations(loose, count):
+        yield tuple(each for at, each in enumerate(operations) if at not in left_out)
+
+
+def _needed(operations: Operations, at: int) -> bool:
+    """Whether it is plain that nothing is left without this operation."""
+    operation = operations[at]
+    alike = [each for each in operations if each.kind == operation.kind]
+    return operation.kind in _FOUNDATIONS and len(alike) == 1
+
+
+_FOUNDATIONS = frozenset({Kind.MAP, Kind.ATTACH, Kind.REGISTER, Kind.FORK})
+
+
+def _replaced(operations: Operations, at: int, operation: Operation) -> Operations:
+    return (*operations[:at], operation, *operations[at + 1 :])
+
+
+# -- ranges -----------------------------------------------------------------------------------
+
+
+def _joined(operations: Operations) -> Iterator[Operations]:
+    """Two operations of a kind as one, of both ranges, at the place of either."""
+    for left, right in combinations(range(len(operations)), 2):
+        joined = _join(operations[left], operations[right])
+        if joined is not None:
+            for keep, drop in ((left, right), (right, left)):
+                changed = _replaced(operations, keep, joined)
+                yield changed[:drop] + changed[drop + 1 :]
+
+
+def _join(one: Operation, other: Operation) -> Operation | None:
+    """The operation over both ranges, if that is all in which the two differ."""
+    if one.kind not in RANGED or one._replace(page=0, pages=0) != other._replace(page=0, pages=0):
+        return None
+    first = min(one.page, other.page)
+    end = max(one.page + one.pages, other.page + other.pages)
+    return one._replace(page=first, pages=end - first)
+
+
+def _widened(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    """All ranges as wide as the arena, so that fewer are needed."""
+    wide = tuple(_widen(each, geometry.pages) for each in operations)
+    *_, process = acting(operations)
+    last = operations[-1]
+    for look in dict.fromkeys((last, *_looks(operations, last, process, geometry.page_size))):
+        yield from _less((*wide[:-1], look), kept=len(wide) - 1)
+    if last.kind in {Kind.READ, Kind.DREAD} and not last.job:
+        length = min(geometry.pages * geometry.page_size, MAX_LENGTH)
+        whole = (*wide[:-1], last._replace(page=0, offset=0, length=length))
+        yield from _less(whole, kept=len(wide) - 1)
+        yield from _less(whole, 2, kept=len(wide) - 1)
+
+
+def _widen(operation: Operation, pages: int) -> Operation:
+    if operation.kind in RANGED and operation.kind != Kind.REMAP:
+        return operation._replace(page=0, pages=pages, target=0)
+    return operation
+
+
+# -- processes, devices and jobs --------------------------------------------------------------
+
+
+def _with_child_first(operations: Operations) -> Iterator[Operations]:
+    """A child that is there from the start, and one operation less."""
+    for fork in [each for each in operations if each.kind == Kind.FORK]:
+        yield from _less(tuple(as_child(operations, fork)))
+
+
+def _other_jobs(operations: Operations) -> Iterator[Operations]:
+    """A job in another place of the device's queue, which nobody waits for."""
+    jobs = {(each.device, each.job) for each in operations if each.job}
+    for device, job in sorted(jobs):
+        for other in range(1, 5):
+            if (device, other) not in jobs:
+                yield tuple(
+                    each._replace(job=other) if (each.device, each.job) == (device, job) else each
+                    for each in operations
+                    if (each.kind, each.device, each.job) != (Kind.WAIT, device, job)
+                )
+
+
+def _with_detach(operations: Operations) -> Iterator[Operations]:
+    """One of several devices let go instead of a change of the mapping, and one operation less."""
+    devices = sorted({each.device for each in operations if each.kind == Kind.ATTACH})
+    for at, operation in enumerate(operations):
+        if len(devices) > 1 and operation.kind in RANGED:
+            for device in devices:
+                detach = Operation(Kind.DETACH, 0, device, 0, 0, 0)
+                yield from _less(_replaced(operations, at, detach), kept=at)
+
+
+# -- accesses ---------------------------------------------------------------------------------
+
+
+def _other_accesses(operations: Operations, page_size: int) -> Iterator[Operations]:
+    """One access as another, from either side, and one operation less."""
+    processes = list(acting(operations))
+    for at, operation in enumerate(operations):
+        if operation.kind in ACCESSES | {Kind.FAULT}:
+            for look in _looks(operations, operation, processes[at], page_size):
+                if look != operation:
+                    yield from _less(_replaced(operations, at, look), kept=at)
+
+
+def _two_other_accesses(operations: Operations, page_size: int) -> Iterator[Operations]:
+    """The last access and one before it as a write and a read by the two sides."""
+    processes = list(acting(operations))
+    last = len(operations) - 1
+    for at, operation in enumerate(operations[:last]):
+        if {operation.kind, operations[last].kind} <= ACCESSES and not operation.job:
+            earlier = list(_looks(operations, operation, processes[at], page_size))
+            later = list(_looks(operations, operations[last], processes[last], page_size))
+            for write, read in ((1, 2), (3, 0)):
+                if max(write, read) < min(len(earlier), len(later)):
+                    changed = _replaced(operations, at, earlier[write])
+                    yield from _less(_replaced(changed, last, later[read]), kept=at)
+
+
+def _looks(
+    operations: Operations, operation: Operation, process: int, page_size: int
+) -> Iterator[Operation]:
+    """Reads and writes of the same words by the CPU, and by the first device that there is.
+
+    Writes are of whole pages, to be seen wherever somebody looks.
+    """
+    if operation.kind == Kind.FAULT:
+        operation = operation._replace(pages=0, flags=0, length=operation.pages * page_size)
+    elif operation.kind not in ACCESSES:
+        return
+    plain = as_read(operation)
+    on_cpu = plain._replace(kind=Kind.READ, process=process, device=0, key=0, job=0)
+    pages = len(pages_of(operation, page_size))
+    whole = {"offset": 0, "length": pages * page_size, "value": operation.value or _FRESH}
+    if not operation.job:
+        yield on_cpu
+        yield on_cpu._replace(kind=Kind.WRITE, **whole)
+    device = _device_for(operations, operation)
+    if device is not None:
+        on_device = plain._replace(kind=Kind.DREAD, process=0, **device)
+        yield on_device
+        yield on_device._replace(kind=Kind.DWRITE, **whole)
+
+
+def _device_for(operations: Operations, operation: Operation) -> dict[str, int] | None:
+    """Device and key of an access by a device instead, if there is one."""
+    if operation.kind >= Kind.ATTACH:
+        return {"device": operation.device, "key": operation.key}
+    devices = [each.device for each in operations if each.kind == Kind.ATTACH]
+    keys = [each.key for each in operations if each.kind == Kind.REGISTER]
+    return {"device": devices[0], "key": keys[0] if keys else 0} if devices else None

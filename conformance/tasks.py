@@ -1,0 +1,345 @@
+"""Tasks of a run, and the processes that work on them, each with a candidate of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from adapters.candidate import CandidateError
+from adapters.worker import InProcess, Limits, Runner, Worker
+from reference.description import Description
+from reference.program import Program
+from reference.syncmodels import Sync
+from reference.trace import Trace, Violation
+
+from .examine import SLOW, Coverage, Examiner, Failure, as_found
+from .expect import Expectation
+from .shards import Shard, plan_for, run_shard
+
+__all__ = ["PER_RULE", "Done", "Request", "Task", "Workers", "open_runner", "weight"]
+
+PER_RULE = 3
+"""Failing programs that are reduced and kept for each rule; more are only counted."""
+_SLOW_WEIGHT = 4
+"""Programs that fail at once which are as bad as one that takes long to fail."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to certify, and how much to do."""
+
+    spec: str
+    description: Description
+    model: Sync
+    out: Path
+    seed: int = 0
+    programs: int | None = None
+    seconds: float | None = None
+    jobs: int = 1
+    limits: Limits = field(default_factory=Limits)
+    expected: tuple[Expectation, ...] = ()
+    in_process: bool = False
+    """Load the candidate into the processes of the suite, without any protection from it."""
+
+    @property
+    def budget(self) -> str:
+        return f"{self.seconds:g} s" if self.seconds is not None else f"{self.programs} programs"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard, or the programs that failed an earlier run."""
+
+    shard: Shard | None
+    known: tuple[Program, ...]
+    deadline: float | None
+    settled: frozenset[str]
+    """Rules of which enough failing programs were reduced."""
+    patience: int
+    """How many more programs may fail, see `weight`."""
+
+
+@dataclass
+class Done:
+    """What came of one task, or of as much of it as could be done."""
+
+    coverage: Coverage = field(default_factory=Coverage)
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
+    """Reduced, each with the rule that the program broke before."""
+    failing: Counter[str] = field(default_factory=Counter)
+    """Failing programs by rule, reduced ones too."""
+    problem: str = ""
+    """Why it could not be done to its end."""
+    interrupted: bool = False
+
+
+def weight(rule: str) -> int:
+    """What a program that breaks a rule costs of a run's patience."""
+    return _SLOW_WEIGHT if rule in SLOW else 1
+
+
+def open_runner(
+    spec: str, limits: Limits, *, in_process: bool = False, journal: Path | None = None
+) -> Worker | InProcess:
+    """The candidate, ready to run programs; `CandidateError` if it cannot be."""
+    if not in_process:
+        return Worker(spec, limits=limits, journal=journal)
+    return InProcess(spec) if journal is None else _Recorded(spec, journal)
+
+
+class _Recorded(InProcess):
+    """Writes down each program before it is run: a crash takes this process with it."""
+
+    def __init__(self, spec: str, journal: Path) -> None:
+        super().__init__(spec)
+        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT, 0o644)
+
+    def run(self, program: Program) -> Trace:
+        os.pwrite(self._journal, program.to_bytes(), 0)
+        return super().run(program)
+
+    def close(self) -> None:
+        os.close(self._journal)
+
+
+class Workers:
+    """Processes that work on tasks; for one job, this process."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.keep_journals = False
+        self._pending: set[Future[Done]] = set()
+        self._processes: dict[int, BaseProcess] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        if request.jobs > 1:
+            # Spawned: whatever threads and locks this process has stay here.
+            context = multiprocessing.get_context("spawn")
+            self._stop = context.Event()
+            self._pool = ProcessPoolExecutor(
+                request.jobs,
+                mp_context=context,
+                initializer=_initialise,
+                initargs=(request, self._stop),
+            )
+
+    def work(self, tasks: Iterator[Task]) -> Iterator[Done]:
+        """Results in the order in which they come; tasks are taken only as they can be begun."""
+        if self._pool is None:
+            _STATE.request = self.request
+            yield from map(_perform, tasks)
+            return
+        exhausted = False
+        while self._pending or not exhausted:
+            while not exhausted and len(self._pending) < self.request.jobs:
+                task = next(tasks, None)
+                exhausted = task is None
+                if task is not None:
+                    self._submit(self._pool, task)
+            yield from self._finished()
+
+    def finish(self) -> Iterator[Done]:
+        """Have the tasks at hand cut short, and give what came of them."""
+        if self._pool is None:
+            return
+        self._stop.set()
+        try:
+            while self._pending:
+                yield from self._finished()
+        except KeyboardInterrupt:
+            for process in self._processes.values():
+                process.kill()
+            raise
+
+    def _submit(self, pool: ProcessPoolExecutor, task: Task) -> None:
+        try:
+            # A new process must not see a Ctrl-C before it knows what to do about it.
+            with _interrupts_blocked():
+                future = pool.submit(_perform, task)
+        except BrokenProcessPool:
+            future = Future()
+            future.set_result(Done(problem=self._death()))
+        self._pending.add(future)
+        for process in multiprocessing.active_children():
+            self._processes[process.pid or 0] = process
+
+    def _finished(self) -> Iterator[Done]:
+        finished, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+        for future in finished:
+            try:
+                done = future.result()
+            except BrokenProcessPool:
+                done = Done(problem=self._death())
+            self._pending.discard(future)
+            yield done
+
+    def _death(self) -> str:
+        """How a process of the pool came to its end."""
+        self.keep_journals = True
+        for pid, process in self._processes.items():
+            process.join(_PARTING_SECONDS)
+            code = process.exitcode
+            # The others are terminated when one has died.
+            if code not in {None, 0, -signal.SIGTERM}:
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+                journal = _journal(self.request, pid)
+                return f"process {pid} of the run {how}; its last program is in {journal}"
+        return "a process of the run died"
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is None:
+            _STATE.close()
+        else:
+            self._stop.set()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        for journal in () if self.keep_journals else self.request.out.glob("running-*.lwb"):
+            with suppress(OSError):
+                journal.unlink()
+
+
+_PARTING_SECONDS = 5.0
+
+
+def _journal(request: Request, pid: int) -> Path:
+    return request.out / f"running-{pid}.lwb"
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# -- in a process that works on tasks ---------------------------------------------------------
+
+
+class _Process:
+    """What a process that works on tasks holds on to."""
+
+    request: Request
+    examiner: Examiner | None = None
+    stopped: Callable[[], bool] = staticmethod(lambda: False)
+
+    def open(self) -> Examiner:
+        if self.examiner is None:
+            request = self.request
+            journal = _journal(request, os.getpid())
+            runner: Runner = open_runner(
+                request.spec, request.limits, in_process=request.in_process, journal=journal
+            )
+            expected = frozenset(each.rule for each in request.expected)
+            self.examiner = Examiner(runner, expected, self.stopped)
+        return self.examiner
+
+    def close(self) -> None:
+        if self.examiner is not None:
+            self.examiner.runner.close()
+        self.examiner = None
+
+
+_STATE = _Process()
+
+
+def _initialise(request: Request, stop: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _STATE.request = request
+    _STATE.stopped = stop.is_set
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot send its processes home."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was spawned"
+    wait_for([parent.sentinel])
+    os._exit(1)
+
+
+def _perform(task: Task) -> Done:
+    work = _Work(task)
+    try:
+        work.perform()
+    except (CandidateError, OSError) as error:
+        work.done.problem = _problem(error)
+    except KeyboardInterrupt:
+        work.done.interrupted = True
+    return work.done
+
+
+def _problem(error: Exception) -> str:
+    return f"the run could not go on: {error}" if isinstance(error, OSError) else str(error)
+
+
+class _Work:
+    """One task at work.  Whatever cuts it short, what was done until then counts."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.done = Done()
+        self.patience = task.patience
+        self.reduced: Counter[str] = Counter()
+        self.expected = frozenset(each.rule for each in _STATE.request.expected)
+
+    def perform(self) -> None:
+        examiner = _STATE.open()
+        examiner.coverage = self.done.coverage
+        for program in self.task.known:
+            if not self.consume(program, len(program)):
+                return
+        if self.task.shard is not None:
+            request = _STATE.request
+            plan = plan_for(request.description, request.model, self.task.shard)
+            run_shard(plan, self.task.shard, self.consume)
+
+    def consume(self, program: Program, length: int) -> bool:
+        """Run one program; whether to go on.
+
+        Raises nothing: Hypothesis would run the program again to see the exception once more.
+        """
+        try:
+            self._examine(_STATE.open(), program, length)
+        except (CandidateError, OSError) as error:
+            self.done.problem = _problem(error)
+        except KeyboardInterrupt:
+            self.done.interrupted = True
+        late = self.task.deadline is not None and time.monotonic() >= self.task.deadline
+        return not (self.done.problem or self.done.interrupted or late or self.patience <= 0)
+
+    def _examine(self, examiner: Examiner, program: Program, length: int) -> None:
+        violation = examiner.examine(program, length)
+        if violation is None:
+            return
+        rule, trace = violation.rule, examiner.trace
+        self.done.failing[rule] += 1
+        if rule not in self.expected:
+            self.patience -= weight(rule)
+        # What failed an earlier run is reduced already.
+        most = 1 if self.task.shard else PER_RULE
+        if rule not in self.task.settled and self.reduced[rule] < most:
+            self.reduced[rule] += 1
+            self._reduce(examiner, violation, trace)
+
+    def _reduce(self, examiner: Examiner, violation: Violation, trace: Trace) -> None:
+        failure = as_found(trace, violation)
+        try:
+            failure = examiner.reduce(trace.program, violation)
+        finally:
+            # Even where it is cut short the program must not be lost.
+            self.done.failures.append((violation.rule, failure))
