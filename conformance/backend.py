@@ -12,14 +12,21 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any, ClassVar, Literal
 
-from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, PrimitiveProvider
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.conjecture.providers import (
+    AVAILABLE_PROVIDERS,
+    HypothesisProvider,
+    PrimitiveProvider,
+)
 from hypothesis.internal.floats import make_float_clamper
 from hypothesis.internal.intervalsets import IntervalSet
 
-__all__ = ["NAME", "RandomProvider"]
+__all__ = ["NAME", "RandomProvider", "steady_choices"]
 
 NAME = "lastwriter-random"
 _UNBOUNDED_BITS = 128
@@ -104,6 +111,28 @@ class RandomProvider(PrimitiveProvider):
 
     def _size(self, smallest: int, largest: int) -> int:
         return self._random.randint(smallest, min(largest, smallest + _USUAL_ELEMENTS))
+
+
+@contextmanager
+def steady_choices() -> Iterator[None]:
+    """Make what Hypothesis' own backend draws a function of the seed alone.
+
+    It prefers constants that it finds in the source of modules that are not installed, so the
+    same seed would give other programs in a checkout, or with another module imported.  Versions
+    of Hypothesis that do not do so are left as they are.
+    """
+    name = "_local_constants"
+    found = vars(HypothesisProvider).get(name)
+    if found is None or not hasattr(providers, "Constants"):
+        yield
+        return
+    setattr(HypothesisProvider, name, providers.Constants())
+    providers.CONSTANTS_CACHE.cache.clear()
+    try:
+        yield
+    finally:
+        setattr(HypothesisProvider, name, found)
+        providers.CONSTANTS_CACHE.cache.clear()
 
 
 # By its name, since older versions of Hypothesis take nothing else.

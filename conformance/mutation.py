@@ -31,7 +31,7 @@ BUDGET = 2000
 ENOUGH = 12
 """Failing programs after which the search ends; the shortest reduced one counts."""
 PAGE = Path(__file__).parent.parent / "docs" / "mutants.md"
-BEGIN, END = "<!-- begin generated: mutants -->", "<!-- end generated -->"
+BEGIN, END = "<!-- begin scores -->", "<!-- end scores -->"
 
 
 @dataclass(frozen=True)

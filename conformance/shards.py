@@ -20,6 +20,7 @@ from reference.program import Program
 from reference.syncmodels import Sync
 
 from .backend import NAME as BACKEND
+from .backend import steady_choices
 from .generate import PROFILES, Plan, Profile, programs, random_program, with_sweep
 
 __all__ = ["PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
@@ -117,7 +118,8 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
         if going and program.operations:
             hand_over(program)
 
-    generate()
+    with steady_choices():
+        generate()
     # Hypothesis may give empty programs, or fewer than asked for.
     while going and made < shard.programs:
         hand_over(random_program(plan, shard.seed, made))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS
 from hypothesis.strategies import SearchStrategy
 
 from conformance.backend import NAME, RandomProvider
 from conformance.generate import Plan, near_copies, programs
+from conformance.shards import plan_for, run_shard, shards
 from reference.description import Description
 from reference.operations import Kind
+from reference.program import Program
 
 EVERYTHING = Plan.for_candidate(
     Description(
@@ -169,3 +174,31 @@ def test_a_failing_program_shrinks_to_few_operations() -> None:
     with pytest.raises(AssertionError, match="a key"):
         run()
     assert lengths[-1] <= 8
+
+
+def test_programs_do_not_depend_on_what_else_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hypothesis draws constants that it finds in modules which are not installed."""
+    description = EVERYTHING.description
+    shard = next(shards(description, 1))
+    plan = plan_for(description, description.model, shard)
+
+    def programs() -> list[Program]:
+        made: list[Program] = []
+
+        def collect(program: Program, length: int) -> bool:
+            made.append(program)
+            return True
+
+        run_shard(plan, shard, collect)
+        return made
+
+    before = programs()
+    constants = [bytes([k] * 9) for k in range(200)]
+    (tmp_path / "local_constants.py").write_text(f"A = {constants!r}\nB = {list(range(40, 60))}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(providers, "is_local_module_file", lambda _: True, raising=False)
+    importlib.import_module("local_constants")
+    assert programs() == before
