@@ -46,11 +46,9 @@ class UsageError(click.ClickException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command; exits with its status."""
     try:
-        status = commands.main(arguments, prog_name="lastwriter", standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        status = commands.main(given or ["--help"], "lastwriter", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(INTERRUPTED)
     except (click.ClickException, CandidateError, LoadError, ExpectError, OSError) as error:

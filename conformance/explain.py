@@ -56,7 +56,7 @@ def _story(program: Program, value: int, moments: list[Moment]) -> list[str]:
     if writer is not None:
         story.append(f"{value:#x} was written by operation {_numbered(program, writer)}")
     elif value:
-        story.append(f"{value:#x} was never written by this program")
+        return [f"{value:#x} was never written by this program"]
     if not held:
         story.append(f"this address never held {value:#x}")
     elif held[-1] + 1 < len(moments):
@@ -111,7 +111,7 @@ def _wrong_word(operation: Operation, outcome: Outcome, wrong: WrongWord) -> str
     count = operation.length // WORD
     if operation.kind not in ACCESSES or count <= _SHOWN or len(outcome.data) % WORD:
         return None
-    return f"… {wrong.value:#x} … (page {wrong.page} word {wrong.word}, of {count} words)"
+    return f"… {wrong.value:#x} … {count} words"
 
 
 def render(explanation: Explanation, replay: str) -> RenderableType:

@@ -151,17 +151,21 @@ class Workers:
             yield from self._finished()
 
     def finish(self) -> Iterator[Done]:
-        """Have the tasks at hand cut short, and give what came of them."""
+        """Have the tasks at hand cut short, and give what came of them.
+
+        Tasks that do not end for all that, because a program hangs, are given up.
+        """
         if self._pool is None:
             return
         self._stop.set()
+        deadline = time.monotonic() + _PARTING_SECONDS
         try:
-            while self._pending:
-                yield from self._finished()
-        except KeyboardInterrupt:
-            for process in self._processes.values():
-                process.kill()
-            raise
+            while self._pending and time.monotonic() < deadline:
+                yield from self._finished(deadline - time.monotonic())
+        finally:
+            if self._pending:
+                for process in self._processes.values():
+                    process.kill()
 
     def _submit(self, pool: ProcessPoolExecutor, task: Task) -> None:
         try:
@@ -175,8 +179,8 @@ class Workers:
         for process in multiprocessing.active_children():
             self._processes[process.pid or 0] = process
 
-    def _finished(self) -> Iterator[Done]:
-        finished, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+    def _finished(self, seconds: float | None = None) -> Iterator[Done]:
+        finished, _ = wait(self._pending, seconds, FIRST_COMPLETED)
         for future in finished:
             try:
                 done = future.result()
@@ -210,7 +214,7 @@ class Workers:
                 journal.unlink()
 
 
-_PARTING_SECONDS = 5.0
+_PARTING_SECONDS = 3.0
 
 
 def _journal(request: Request, pid: int) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from mirror_programs import random_program, script
@@ -134,7 +133,7 @@ def test_hangs_are_reduced_with_less_patience(
             return Trace(program, (), Breakdown(Cause.HANG, "no answer"))
 
         monkeypatch.setattr(worker, "run", hang)
-        program = random_program(worker.description, 2, frozenset({1, 2}))
+        program = random_program(MIRRORS["faulting"]().describe(), 2)
         failure = Examiner(worker).reduce(program, Violation("R2", 0, "no answer"))
         assert worker.limits.seconds == limit
     assert seen == {while_reducing}
@@ -153,7 +152,7 @@ def test_a_stop_is_seen_before_every_program() -> None:
     assert examiner.coverage.programs == 1
 
 
-def test_a_candidate_that_is_lost_is_the_callers_business(tmp_path: Path) -> None:
+def test_a_candidate_that_is_lost_is_the_callers_business() -> None:
     def lost(program: Program) -> Trace:
         raise CandidateError("no such file")
 

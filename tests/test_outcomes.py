@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,8 +71,7 @@ def decoded(records: bytes, data: bytes) -> list[Outcome] | None:
     """The outcomes, held to what a decoder promises; None if they were refused."""
     try:
         outcomes = decode_outcomes(records, data)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return None
     assert len(outcomes) * OUTCOME.size == len(records)
     for index, outcome in enumerate(outcomes):
@@ -94,9 +95,7 @@ def test_any_bytes_are_decoded_or_refused(records: bytes, data: bytes) -> None:
 def test_any_records_are_decoded_or_refused(records: list[Record], data: bytes) -> None:
     outcomes = decoded(b"".join(OUTCOME.format.pack(*each) for each in records), data)
     sound = all(
-        each.status in set(Status)
-        and not each.reserved
-        and each.data + each.size <= len(data)
+        each.status in set(Status) and not each.reserved and each.data + each.size <= len(data)
         for each in records
     )
     assert (outcomes is not None) == sound
@@ -104,7 +103,9 @@ def test_any_records_are_decoded_or_refused(records: list[Record], data: bytes) 
 
 @thorough
 @given(OUTCOMES.filter(bool), st.data())
-def test_damaged_outcomes_are_decoded_or_refused(outcomes: list[Outcome], data: st.DataObject) -> None:
+def test_damaged_outcomes_are_decoded_or_refused(
+    outcomes: list[Outcome], data: st.DataObject
+) -> None:
     records, buffer = encode_outcomes(outcomes)
     damaged = bytearray(records)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -114,10 +115,8 @@ def test_damaged_outcomes_are_decoded_or_refused(outcomes: list[Outcome], data: 
     # A wait's data is cut at its count, which may be wrong, too.
     wait = bytes(damaged) + buffer[:end]
     count = data.draw(st.integers(0, 8))
-    try:
+    with suppress(ValueError):
         assert len(decode_wait(wait, count)) == count
-    except ValueError as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize(

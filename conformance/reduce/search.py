@@ -67,6 +67,11 @@ class Search:
         """No runs are left."""
         return self.runs >= self.limit
 
+    @property
+    def repeats(self) -> int:
+        """Runs that one attempt may take."""
+        return self._repeats.most
+
     def confirm(self) -> bool:
         """Run the program as it was found a few times; whether it ever fails again."""
         trials = min(_TRIALS, self.limit)

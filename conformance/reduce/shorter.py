@@ -9,7 +9,7 @@ from reference.operations import DEVICE_ACCESSES, Flag, Kind, Operation
 from .places import acting, places
 from .search import Operations, Search
 
-__all__ = ["as_child", "at_once", "cut", "delete", "straighten", "unite"]
+__all__ = ["as_child", "as_parent", "at_once", "cut", "delete", "straighten", "unite"]
 
 _SETUP = frozenset(
     {Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH, Kind.SUBMIT, Kind.WAIT, Kind.UNREGISTER}
@@ -64,7 +64,7 @@ def _delete_runs(search: Search, size: int) -> bool:
 def unite(search: Search) -> None:
     """Let a child's operations be its parent's or the reverse, and one device's another's."""
     for fork in [each for each in search.operations if each.kind == Kind.FORK]:
-        for united in (_as_parent, as_child):
+        for united in (as_parent, _as_parent_elsewhere, as_child):
             if fork in search.operations:
                 search.attempt(united(search.operations, fork))
     for device in sorted({each.device for each in search.operations}):
@@ -72,12 +72,23 @@ def unite(search: Search) -> None:
             search.attempt([each._replace(device=0) for each in search.operations])
 
 
-def _as_parent(operations: Operations, fork: Operation) -> list[Operation]:
+def as_parent(operations: Operations, fork: Operation) -> list[Operation]:
+    """What the child does is done by its parent."""
     return [
         each._replace(process=fork.process) if each.process == fork.target else each
         for each in operations
         if each != fork
     ]
+
+
+def _as_parent_elsewhere(operations: Operations, fork: Operation) -> list[Operation]:
+    """The child's own memory is the parent's at other pages, which nothing else uses."""
+    free = 1 + max(each.page + max(each.pages, 1) for each in operations)
+    moved = [
+        _shifted(each, 0, free, free) if process == fork.target else each
+        for each, process in zip(operations, acting(operations), strict=True)
+    ]
+    return as_parent(tuple(moved), fork)
 
 
 def as_child(operations: Operations, fork: Operation) -> list[Operation]:

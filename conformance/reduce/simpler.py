@@ -50,7 +50,7 @@ def simplify(search: Search) -> None:
     """Try every simpler form of every operation, from the last to the first."""
     index = len(search.operations) - 1
     while index >= 0:
-        for change in _simpler(search.operations[index]):
+        for change in _simpler(search.operations[index], search.program.geometry.pages):
             if index < len(search.operations):
                 operations = list(search.operations)
                 operations[index] = change(operations[index])
@@ -58,10 +58,14 @@ def simplify(search: Search) -> None:
         index = min(index, len(search.operations)) - 1
 
 
-def _simpler(operation: Operation) -> Iterator[Change]:
+def _simpler(operation: Operation, arena: int) -> Iterator[Change]:
     kind = Kind(operation.kind)
     if kind in _AS_UNMAP:
         yield _as_unmap
+    if kind == Kind.REMAP:
+        yield lambda old: _as_unmap(old._replace(page=old.target))
+    if kind == Kind.FORK:
+        yield lambda old: _as_unmap(old._replace(pages=arena))
     if kind in ACCESSES:
         yield from _simpler_access(operation)
     elif operation.pages > 1 and kind in RANGED:
@@ -76,7 +80,7 @@ def _simpler(operation: Operation) -> Iterator[Change]:
 
 
 _AS_UNMAP = frozenset({Kind.MAP, Kind.REMAP, Kind.PROTECT, Kind.DISCARD, Kind.PUNCH})
-"""Kinds that take away something of what an unmap takes away."""
+"""Kinds that change or take away what an unmap takes away.  So does fork, of the whole arena."""
 
 
 def _as_unmap(operation: Operation) -> Operation:

@@ -11,38 +11,47 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from reference.geometry import Geometry
-from reference.operations import ACCESSES, Kind, Operation
+from reference.operations import ACCESSES, DEVICE_KINDS, WORD, Flag, Kind, Operation
 from reference.validity import MAX_LENGTH
 
 from .places import RANGED, acting, pages_of
 from .search import Operations, Search
-from .shorter import as_child
+from .shorter import as_child, as_parent
 from .simpler import as_read
 
 __all__ = ["look_elsewhere"]
 
 _MOST = 12
 """Operations up to which other programs are tried."""
+_PATIENCE = 80
+"""Programs that are tried in vain before the shortest so far is taken to be the shortest."""
 _FRESH = 1 << 40
 """Values from here on are in no generated program."""
 
 
 def look_elsewhere(search: Search) -> bool:
-    """Find one shorter program that fails; False if there is none."""
-    if len(search.operations) > _MOST:
-        return False
+    """Find one shorter program that fails; False if there is none, or none soon."""
     operations, geometry = search.operations, search.program.geometry
-    return any(search.attempt(other) for other in _others(operations, geometry))
+    start = search.runs
+    if len(operations) <= _MOST:
+        for other in _others(operations, geometry):
+            if search.attempt(other):
+                return True
+            if search.runs - start >= _PATIENCE * search.repeats:
+                break
+    return False
 
 
 def _others(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    """In the order in which they are likely to succeed, for what they cost."""
     yield from _joined(operations)
     yield from _other_jobs(operations)
     yield from _with_child_first(operations)
+    yield from _read_only(operations)
+    yield from _with_detach(operations)
+    yield from _two_other_accesses(operations, geometry.page_size)
     yield from _widened(operations, geometry)
     yield from _other_accesses(operations, geometry.page_size)
-    yield from _two_other_accesses(operations, geometry.page_size)
-    yield from _with_detach(operations)
     yield from _less(operations, 2)
 
 
@@ -90,23 +99,43 @@ def _join(one: Operation, other: Operation) -> Operation | None:
 
 
 def _widened(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
-    """All ranges as wide as the arena, so that fewer are needed."""
-    wide = tuple(_widen(each, geometry.pages) for each in operations)
+    """Ranges as wide as the arena, so that fewer are needed, and the last access a read of it."""
+    last = len(operations) - 1
+    for wide in _wide(operations, geometry, RANGED):
+        yield from _less(wide, kept=last)
+        yield from _less(wide, 2, kept=last)
+    for wide in _wide(operations, geometry, frozenset({Kind.MAP})):
+        yield from _less(wide, kept=last)
+    for fork in [each for each in operations if each.kind == Kind.FORK]:
+        yield from _wide(tuple(as_parent(operations, fork)), geometry, frozenset({Kind.MAP}))
+
+
+def _wide(
+    operations: Operations, geometry: Geometry, kinds: frozenset[Kind]
+) -> Iterator[Operations]:
+    """All ranges of these kinds as wide as the arena; the last access as it is and of all of it."""
+    length = min(geometry.pages * geometry.page_size, MAX_LENGTH)
     *_, process = acting(operations)
-    last = operations[-1]
-    for look in dict.fromkeys((last, *_looks(operations, last, process, geometry.page_size))):
-        yield from _less((*wide[:-1], look), kept=len(wide) - 1)
-    if last.kind in {Kind.READ, Kind.DREAD} and not last.job:
-        length = min(geometry.pages * geometry.page_size, MAX_LENGTH)
-        whole = (*wide[:-1], last._replace(page=0, offset=0, length=length))
-        yield from _less(whole, kept=len(wide) - 1)
-        yield from _less(whole, 2, kept=len(wide) - 1)
+    for look in _looks(operations, operations[-1], process, geometry.page_size):
+        if look.kind in {Kind.READ, Kind.DREAD} and not look.job:
+            whole = look._replace(page=0, offset=0, length=length)
+            for last in (look, whole):
+                yield (*(_widen(each, geometry.pages, kinds) for each in operations[:-1]), last)
 
 
-def _widen(operation: Operation, pages: int) -> Operation:
-    if operation.kind in RANGED and operation.kind != Kind.REMAP:
+def _widen(operation: Operation, pages: int, kinds: frozenset[Kind]) -> Operation:
+    if operation.kind in kinds - {Kind.REMAP}:
         return operation._replace(page=0, pages=pages, target=0)
     return operation
+
+
+def _read_only(operations: Operations) -> Iterator[Operations]:
+    """Mappings that cannot be written, and one operation less."""
+    readable = (
+        each._replace(flags=each.flags & ~Flag.WRITE) if each.kind == Kind.MAP else each
+        for each in operations
+    )
+    yield from _less(tuple(readable))
 
 
 # -- processes, devices and jobs --------------------------------------------------------------
@@ -132,13 +161,14 @@ def _other_jobs(operations: Operations) -> Iterator[Operations]:
 
 
 def _with_detach(operations: Operations) -> Iterator[Operations]:
-    """One of several devices let go instead of a change of the mapping, and one operation less."""
-    devices = sorted({each.device for each in operations if each.kind == Kind.ATTACH})
-    for at, operation in enumerate(operations):
-        if len(devices) > 1 and operation.kind in RANGED:
-            for device in devices:
-                detach = Operation(Kind.DETACH, 0, device, 0, 0, 0)
-                yield from _less(_replaced(operations, at, detach), kept=at)
+    """Another device let go shortly before the failure, and two operations less."""
+    last = operations[-1]
+    others = {each.device for each in operations if each.kind == Kind.ATTACH} - {last.device}
+    for device in sorted(others if last.kind in DEVICE_KINDS else ()):
+        detach = Operation(Kind.DETACH, 0, device, 0, 0, 0)
+        for less in _less(operations, 2, kept=len(operations) - 1):
+            for at in (len(less) - 2, len(less) - 1):
+                yield (*less[:at], detach, *less[at:])
 
 
 # -- accesses ---------------------------------------------------------------------------------
@@ -155,17 +185,24 @@ def _other_accesses(operations: Operations, page_size: int) -> Iterator[Operatio
 
 
 def _two_other_accesses(operations: Operations, page_size: int) -> Iterator[Operations]:
-    """The last access and one before it as a write and a read by the two sides."""
-    processes = list(acting(operations))
+    """The last access and one before it as a write and a read, and one operation less."""
+    *processes, process = acting(operations)
     last = len(operations) - 1
+    reads = {each.kind: each for each in _looks(operations, operations[last], process, page_size)}
     for at, operation in enumerate(operations[:last]):
-        if {operation.kind, operations[last].kind} <= ACCESSES and not operation.job:
-            earlier = list(_looks(operations, operation, processes[at], page_size))
-            later = list(_looks(operations, operations[last], processes[last], page_size))
-            for write, read in ((1, 2), (3, 0)):
-                if max(write, read) < min(len(earlier), len(later)):
-                    changed = _replaced(operations, at, earlier[write])
-                    yield from _less(_replaced(changed, last, later[read]), kept=at)
+        looks = _looks(operations, operation, processes[at], page_size)
+        writes = {each.kind: each for each in looks if not each.job}
+        for write, read in _WRITE_THEN_READ:
+            if write in writes and read in reads:
+                changed = _replaced(operations, at, writes[write])
+                yield from _less(_replaced(changed, last, reads[read]), kept=at)
+
+
+_WRITE_THEN_READ = (
+    (Kind.DWRITE, Kind.DREAD),
+    (Kind.WRITE, Kind.DREAD),
+    (Kind.DWRITE, Kind.READ),
+)
 
 
 def _looks(
@@ -181,7 +218,7 @@ def _looks(
         return
     plain = as_read(operation)
     on_cpu = plain._replace(kind=Kind.READ, process=process, device=0, key=0, job=0)
-    pages = len(pages_of(operation, page_size))
+    pages = len(pages_of(plain, page_size))
     whole = {"offset": 0, "length": pages * page_size, "value": operation.value or _FRESH}
     if not operation.job:
         yield on_cpu
@@ -189,6 +226,7 @@ def _looks(
     device = _device_for(operations, operation)
     if device is not None:
         on_device = plain._replace(kind=Kind.DREAD, process=0, **device)
+        yield on_device._replace(offset=page_size - WORD, length=2 * WORD)
         yield on_device
         yield on_device._replace(kind=Kind.DWRITE, **whole)
 

@@ -201,12 +201,11 @@ def _copy_through(job: Job, way: Way, page: int) -> None:
             if before is None or not before.same(contents):
                 job.copied[mapping] = contents.copy()
                 maybe_copied(way.space, page)
-                if before is not None:
-                    _race(job, page)
+                _race(job, page)
 
 
 def _race(job: Job, page: int) -> None:
-    """What the job may copy to this page has changed since it was submitted."""
+    """What the job may copy is not what it would have been when it was submitted."""
     for (place, _), exposure in job.exposures.items():
         exposure.raced |= place == page
 

@@ -45,6 +45,8 @@ def union(left: Values, right: Values) -> Values:
     """Either of the two."""
     if left == right or left is ANYTHING or right is ANYTHING:
         return right if right is ANYTHING else left
+    if left == frozenset() or right == frozenset():
+        return right if left == frozenset() else left
     both = members(left) | members(right)
     return ANYTHING if len(both) > MOST else both
 

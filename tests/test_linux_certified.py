@@ -1,0 +1,95 @@
+"""The real kernel certified, and no false alarm on anything that is correct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commanding import Done, lastwriter
+
+from adapters.linux import probe
+from adapters.worker import InProcess, Worker
+from conformance.examine import Examiner
+from conformance.shards import plan_for, run_shard, shards
+from conformance.store import load_program
+from conformance.verdicts import Verdict
+from reference.program import Program
+from reference.text import dump
+
+PROBES = {name: probe(name) for name in ("process_vm", "io_uring")}
+CORRECT = ("reference:faulting", "reference:refcounting", "reference:registration",
+           "linux:process_vm")  # fmt: skip
+OPERATIONS = 200_000
+SEED = 2026
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    found = PROBES[name]
+    return pytest.mark.skipif(not found.available, reason=f"linux:{name}: {found.reason}")
+
+
+def certified(folder: Path, spec: str, *options: str) -> Done:
+    done = lastwriter(folder, "certify", spec, "--seed", "7", *options)
+    assert done.errors == ""
+    return done
+
+
+@needs("process_vm")
+def test_process_vm_passes(tmp_path: Path) -> None:
+    done = certified(tmp_path, "linux:process_vm", "--programs", "300", "-j", "2")
+    assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
+    assert done.certificate.failing_programs == 0
+    assert "Linux" in done.certificate.candidate.version
+    assert done.rule("C1").exercised > 100
+
+
+@needs("io_uring")
+def test_io_uring_passes_for_what_it_is(tmp_path: Path) -> None:
+    done = certified(tmp_path, "linux:io_uring", "--programs", "300")
+    assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
+    assert done.certificate.model == "registration"
+
+
+@needs("io_uring")
+def test_io_uring_fails_for_what_it_is_not(tmp_path: Path) -> None:
+    """Registered buffers pin pages: they do not follow the mapping, as faulting mirrors do."""
+    done = certified(tmp_path, "linux:io_uring", "--programs", "60", "--model", "faulting")
+    assert done.status == 1
+    failed = {each.rule for each in done.certificate.rules if each.verdict is Verdict.FAIL}
+    assert failed & {"I12", "C1"}
+    record = next(each for each in done.certificate.failures if each.rule in {"I12", "C1"})
+    path = f"lastwriter-out/{record.file}"
+    assert record.operations == len(load_program(tmp_path / path)) <= 8
+    assert lastwriter(tmp_path, "replay", path, "linux:io_uring").status == 1
+
+
+def open_candidate(spec: str) -> InProcess | Worker:
+    return Worker(spec) if spec.startswith("linux:") else InProcess(spec)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, marks=[needs("process_vm")] if spec.startswith("linux:") else [])
+        for spec in CORRECT
+    ],
+)
+def test_no_false_alarm_in_so_many_operations(spec: str) -> None:
+    with open_candidate(spec) as runner:
+        description = runner.description
+        examiner = Examiner(runner)
+        coverage = examiner.coverage
+
+        def consume(program: Program, length: int) -> bool:
+            violation = examiner.examine(program, length)
+            assert violation is None, f"{violation}\n{dump(program)}"
+            return coverage.operations < OPERATIONS
+
+        for shard in shards(description, SEED):
+            if coverage.operations >= OPERATIONS:
+                break
+            run_shard(plan_for(description, description.model, shard), shard, consume)
+    assert coverage.operations >= OPERATIONS
+    assert coverage.exercised["R1"] == coverage.programs
+    assert coverage.exercised["A2"] > OPERATIONS // 20
