@@ -10,6 +10,8 @@ from reference.mirrors import MUTANTS
 from reference.model import judge
 from reference.rules import RULES
 
+pytestmark = pytest.mark.proof
+
 NOT_FOUND = {"huge-beyond-range"}
 """Survive the default budget: collapse, a registration of part of it and an access just outside
 have to come together."""
