@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,19 +82,27 @@ def certify(request: Request) -> Iterator[Event]:
     return _Run(request).events()
 
 
-class _Interrupt:
-    """Ctrl-C ends the work, but not in the middle of what is done with its results.
+class _Interruption(AbstractContextManager[None]):
+    """Ctrl-C, and the moments in which it is safe to end the work: inside of this context.
 
-    A second one is not put off.
+    At other moments it is put off to the next of these.  A second one is not put off.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._working = False
+        self._safe = False
+
+    def __enter__(self) -> None:
+        self._safe = True
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        self._safe = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch it, unless somebody else does already."""
+        """Catch Ctrl-C, unless somebody else does already."""
         theirs = signal.getsignal(signal.SIGINT)
         if (
             theirs is not signal.default_int_handler
@@ -110,19 +118,8 @@ class _Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True
-        if self._working or again:
+        if self._safe or again:
             raise KeyboardInterrupt
-
-    def next_of(self, results: Iterator[Done]) -> Done | None:
-        """The next result; `Done.interrupted` if there is none because of a Ctrl-C."""
-        try:
-            self._working = True
-            return Done(interrupted=True) if self.asked else next(results, None)
-        except KeyboardInterrupt:
-            self.asked = True
-            return Done(interrupted=True)
-        finally:
-            self._working = False
 
 
 class _Run:
@@ -141,22 +138,24 @@ class _Run:
         self.problem = ""
 
     def events(self) -> Iterator[Event]:
-        interrupt = _Interrupt()
-        with interrupt.caught():
-            workers = Workers(self.request)
+        interruption = _Interruption()
+        with interruption.caught():
+            workers = Workers(self.request, interruption)
             try:
-                yield from self._work(workers, interrupt)
+                yield from self._work(workers, interruption)
+            except KeyboardInterrupt:
+                workers.kill()
+                raise
             finally:
                 workers.close()
         if self.problem and not self.coverage.programs:
             raise CandidateError(self.problem)
         yield Finished(self._certificate())
 
-    def _work(self, workers: Workers, interrupt: _Interrupt) -> Iterator[Event]:
-        results = workers.work(self._tasks())
-        while (done := interrupt.next_of(results)) is not None:
+    def _work(self, workers: Workers, interruption: _Interruption) -> Iterator[Event]:
+        for done in workers.work(self._tasks()):
             yield from self._take(done)
-            self.interrupted = done.interrupted
+            self.interrupted = done.interrupted or interruption.asked
             if self.problem or self.interrupted:
                 break
         for done in workers.finish():

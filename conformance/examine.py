@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from adapters.worker import Runner, Worker
@@ -14,11 +14,12 @@ from reference.trace import Judgement, Trace, Violation
 
 from .reduce import reduce
 
-__all__ = ["SLOW", "Coverage", "Examiner", "Failure", "as_found"]
+__all__ = ["SLOW", "UNINTERRUPTED", "Coverage", "Examiner", "Failure", "as_found"]
 
 HANG = "R2"
 SLOW = frozenset({HANG, "R3"})
 """Rules whose violation takes long to show."""
+UNINTERRUPTED: AbstractContextManager[object] = nullcontext()
 _FEW, _MANY = 60, 2000
 """Runs that a reduction may take."""
 _IMPATIENCE = 1.0
@@ -78,8 +79,8 @@ class Coverage:
 class Examiner:
     """A candidate at work: every program that it is given is run and judged.
 
-    `expected` are the rules that it is known to break.  `stopped` is asked before each program;
-    if it says yes, `KeyboardInterrupt` is raised.
+    `expected` are the rules that it is known to break.  `interruption` is entered for every run
+    of the candidate; what it raises then, to end the work, is passed on.
     """
 
     trace: Trace
@@ -89,17 +90,16 @@ class Examiner:
         self,
         runner: Runner,
         expected: frozenset[str] = frozenset(),
-        stopped: Callable[[], bool] = lambda: False,
+        interruption: AbstractContextManager[object] = UNINTERRUPTED,
     ) -> None:
         self.runner = runner
         self.expected = expected
-        self.stopped = stopped
+        self.interruption = interruption
         self.coverage = Coverage()
 
     def _run(self, program: Program) -> Trace:
-        if self.stopped():
-            raise KeyboardInterrupt
-        return self.runner.run(program)
+        with self.interruption:
+            return self.runner.run(program)
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""

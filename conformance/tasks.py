@@ -8,10 +8,10 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -25,7 +25,7 @@ from reference.program import Program
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
-from .examine import SLOW, Coverage, Examiner, Failure, as_found
+from .examine import SLOW, UNINTERRUPTED, Coverage, Examiner, Failure, as_found
 from .expect import Expectation
 from .shards import Shard, plan_for, run_shard
 
@@ -118,8 +118,9 @@ class _Recorded(InProcess):
 class Workers:
     """Processes that work on tasks; for one job, this process."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, interruption: AbstractContextManager[object]) -> None:
         self.request = request
+        self._interruption = interruption
         self.keep_journals = False
         self._pending: set[Future[Done]] = set()
         self._processes: dict[int, BaseProcess] = {}
@@ -136,9 +137,12 @@ class Workers:
             )
 
     def work(self, tasks: Iterator[Task]) -> Iterator[Done]:
-        """Results in the order in which they come; tasks are taken only as they can be begun."""
+        """Results in the order in which they come; tasks are taken only as they can be begun.
+
+        The last one is `interrupted` if an interruption ends it.
+        """
         if self._pool is None:
-            _STATE.request = self.request
+            _STATE.request, _STATE.interruption = self.request, self._interruption
             yield from map(_perform, tasks)
             return
         exhausted = False
@@ -148,6 +152,12 @@ class Workers:
                 exhausted = task is None
                 if task is not None:
                     self._submit(self._pool, task)
+            try:
+                with self._interruption:
+                    wait(self._pending, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                yield Done(interrupted=True)
+                return
             yield from self._finished()
 
     def finish(self) -> Iterator[Done]:
@@ -158,14 +168,10 @@ class Workers:
         if self._pool is None:
             return
         self._stop.set()
-        deadline = time.monotonic() + _PARTING_SECONDS
-        try:
-            while self._pending and time.monotonic() < deadline:
-                yield from self._finished(deadline - time.monotonic())
-        finally:
-            if self._pending:
-                for process in self._processes.values():
-                    process.kill()
+        wait(self._pending, _PARTING_SECONDS)
+        yield from self._finished()
+        if self._pending:
+            self.kill()
 
     def _submit(self, pool: ProcessPoolExecutor, task: Task) -> None:
         try:
@@ -179,9 +185,8 @@ class Workers:
         for process in multiprocessing.active_children():
             self._processes[process.pid or 0] = process
 
-    def _finished(self, seconds: float | None = None) -> Iterator[Done]:
-        finished, _ = wait(self._pending, seconds, FIRST_COMPLETED)
-        for future in finished:
+    def _finished(self) -> Iterator[Done]:
+        for future in [each for each in self._pending if each.done()]:
             try:
                 done = future.result()
             except BrokenProcessPool:
@@ -202,8 +207,13 @@ class Workers:
                 return f"process {pid} of the run {how}; its last program is in {journal}"
         return "a process of the run died"
 
+    def kill(self) -> None:
+        """End the processes at once, whatever they are doing."""
+        for process in self._processes.values():
+            process.kill()
+
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and what they wrote down in case of their death."""
         if self._pool is None:
             _STATE.close()
         else:
@@ -238,17 +248,18 @@ class _Process:
 
     request: Request
     examiner: Examiner | None = None
-    stopped: Callable[[], bool] = staticmethod(lambda: False)
+    interruption = UNINTERRUPTED
 
     def open(self) -> Examiner:
         if self.examiner is None:
             request = self.request
             journal = _journal(request, os.getpid())
-            runner: Runner = open_runner(
-                request.spec, request.limits, in_process=request.in_process, journal=journal
-            )
+            with self.interruption:
+                runner: Runner = open_runner(
+                    request.spec, request.limits, in_process=request.in_process, journal=journal
+                )
             expected = frozenset(each.rule for each in request.expected)
-            self.examiner = Examiner(runner, expected, self.stopped)
+            self.examiner = Examiner(runner, expected, self.interruption)
         return self.examiner
 
     def close(self) -> None:
@@ -265,7 +276,21 @@ def _initialise(request: Request, stop: Event) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _STATE.request = request
-    _STATE.stopped = stop.is_set
+    _STATE.interruption = _Stop(stop)
+
+
+class _Stop(AbstractContextManager[None]):
+    """Interrupts the work when the parent says so, before the next program."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+
+    def __enter__(self) -> None:
+        if self._event.is_set():
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from mirror_programs import random_program, script
@@ -140,9 +141,18 @@ def test_hangs_are_reduced_with_less_patience(
     assert failure.violation.rule == "R2"
 
 
-def test_a_stop_is_seen_before_every_program() -> None:
+def test_an_interruption_is_passed_on() -> None:
     scripted = Scripted(crashing)
-    examiner = Examiner(scripted, stopped=lambda: scripted.runs >= 6)
+
+    class Interruption(AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            if scripted.runs >= 6:
+                raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    examiner = Examiner(scripted, interruption=Interruption())
     program = random_program(scripted.description, 2)
     violation = examiner.examine(program)
     assert violation is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from reference.operations import ACCESSES, ATOMICS, Flag, Kind, Operation
+from reference.operations import ACCESSES, ATOMICS, WORD, Flag, Kind, Operation
 from reference.signatures import SIGNATURES
 
 from .places import RANGED, places
@@ -48,6 +48,11 @@ def _is_first_attach(operations: Operations, operation: Operation) -> bool:
 
 def simplify(search: Search) -> None:
     """Try every simpler form of every operation, from the last to the first."""
+    # What is written and what is read must be the same word, which no single change can give.
+    search.attempt(
+        each._replace(offset=0, length=WORD) if each.kind in ACCESSES else each
+        for each in search.operations
+    )
     index = len(search.operations) - 1
     while index >= 0:
         for change in _simpler(search.operations[index], search.program.geometry.pages):
@@ -88,9 +93,9 @@ def _as_unmap(operation: Operation) -> Operation:
 
 
 def _simpler_access(operation: Operation) -> Iterator[Change]:
-    yield lambda old: old._replace(offset=0, length=8)
-    yield lambda old: old._replace(length=8)
-    yield lambda old: old._replace(length=16) if old.length > 16 else old
+    yield lambda old: old._replace(offset=0, length=WORD)
+    yield lambda old: old._replace(length=WORD)
+    yield lambda old: old._replace(length=2 * WORD) if old.length > 2 * WORD else old
     yield lambda old: old._replace(offset=0)
     if operation.job:
         yield lambda old: old._replace(job=0)

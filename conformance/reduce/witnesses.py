@@ -45,7 +45,9 @@ def look_elsewhere(search: Search) -> bool:
 def _others(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
     """In the order in which they are likely to succeed, for what they cost."""
     yield from _joined(operations)
-    yield from _other_jobs(operations)
+    yield from _other_jobs(operations, geometry.jobs)
+    yield from _waiting(operations)
+    yield from _queued_reads(operations)
     yield from _with_child_first(operations)
     yield from _read_only(operations)
     yield from _with_detach(operations)
@@ -147,17 +149,27 @@ def _with_child_first(operations: Operations) -> Iterator[Operations]:
         yield from _less(tuple(as_child(operations, fork)))
 
 
-def _other_jobs(operations: Operations) -> Iterator[Operations]:
-    """A job in another place of the device's queue, which nobody waits for."""
-    jobs = {(each.device, each.job) for each in operations if each.job}
-    for device, job in sorted(jobs):
-        for other in range(1, 5):
-            if (device, other) not in jobs:
+def _other_jobs(operations: Operations, jobs: int) -> Iterator[Operations]:
+    """A job in another place of the device's queue, which nobody waits for any more."""
+    taken = {(each.device, each.job) for each in operations}
+    for wait in [each for each in operations if each.kind == Kind.WAIT]:
+        mine = (wait.device, wait.job)
+        for other in range(1, jobs + 1):
+            if (wait.device, other) not in taken:
                 yield tuple(
-                    each._replace(job=other) if (each.device, each.job) == (device, job) else each
+                    each._replace(job=other) if (each.device, each.job) == mine else each
                     for each in operations
-                    if (each.kind, each.device, each.job) != (Kind.WAIT, device, job)
+                    if each != wait
                 )
+
+
+def _waiting(operations: Operations) -> Iterator[Operations]:
+    """A job waited for instead of the last access, and one operation less."""
+    last = len(operations) - 1
+    for submit in [each for each in operations if each.kind == Kind.SUBMIT]:
+        wait = submit._replace(kind=Kind.WAIT)
+        if wait not in operations:
+            yield from _less(_replaced(operations, last, wait), kept=last)
 
 
 def _with_detach(operations: Operations) -> Iterator[Operations]:
@@ -184,18 +196,27 @@ def _other_accesses(operations: Operations, page_size: int) -> Iterator[Operatio
                     yield from _less(_replaced(operations, at, look), kept=at)
 
 
+def _queued_reads(operations: Operations) -> Iterator[Operations]:
+    """A job's access as a read, which a wait shows, and one operation less."""
+    for at, operation in enumerate(operations):
+        if operation.kind in ACCESSES and operation.job and operation != as_read(operation):
+            yield from _less(_replaced(operations, at, as_read(operation)), kept=at)
+
+
 def _two_other_accesses(operations: Operations, page_size: int) -> Iterator[Operations]:
     """The last access and one before it as a write and a read, and one operation less."""
     *processes, process = acting(operations)
     last = len(operations) - 1
-    reads = {each.kind: each for each in _looks(operations, operations[last], process, page_size)}
     for at, operation in enumerate(operations[:last]):
-        looks = _looks(operations, operation, processes[at], page_size)
+        looks = list(_looks(operations, operation, processes[at], page_size))
         writes = {each.kind: each for each in looks if not each.job}
-        for write, read in _WRITE_THEN_READ:
-            if write in writes and read in reads:
-                changed = _replaced(operations, at, writes[write])
-                yield from _less(_replaced(changed, last, reads[read]), kept=at)
+        # What was written is looked for there, or where the failure was seen.
+        for reads in (looks, list(_looks(operations, operations[last], process, page_size))):
+            found = {each.kind: each._replace(job=0) for each in reads}
+            for write, read in _WRITE_THEN_READ:
+                if write in writes and read in found:
+                    changed = _replaced(operations, at, writes[write])
+                    yield from _less(_replaced(changed, last, found[read]), kept=at)
 
 
 _WRITE_THEN_READ = (
@@ -221,6 +242,8 @@ def _looks(
     pages = len(pages_of(plain, page_size))
     whole = {"offset": 0, "length": pages * page_size, "value": operation.value or _FRESH}
     if not operation.job:
+        if process and operation.kind < Kind.ATTACH:
+            yield operation._replace(process=0)
         yield on_cpu
         yield on_cpu._replace(kind=Kind.WRITE, **whole)
     device = _device_for(operations, operation)

@@ -298,6 +298,11 @@ class _Access:
                 continue
 
     def _may_store(self, page: Page, first: int, count: int, before: int) -> None:
+        if CPU_KIND[self.operation.kind] == Kind.WRITE:
+            value = self.operation.value + before
+            for k in range(count):
+                page.may_store(first + k, (value + k) & MASK)
+            return
         for k in range(count):
             change = change_of(self.operation, before + k)
             assert change is not None

@@ -27,6 +27,8 @@ from .state import Broken, Problem, State
 __all__ = ["CALLS"]
 
 EAGAIN = 11
+# Plain numbers: arithmetic with enumerations is slow.
+_WRITE, _SHARED, _FILE, _DONTUNMAP = map(int, (Flag.WRITE, Flag.SHARED, Flag.FILE, Flag.DONTUNMAP))
 
 Call = Callable[[State, Operation, bool, AddressSpace], None]
 
@@ -56,9 +58,9 @@ def either(*slots: Slot) -> Slot:
 
 def map_(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
     must_succeed(operation, succeeded)
-    shared = bool(operation.flags & Flag.SHARED)
+    shared = bool(operation.flags & _SHARED)
     file: File | None = None
-    if operation.flags & Flag.FILE:
+    if operation.flags & _FILE:
         file = state.files[operation.file]
     elif shared:
         file = File(operation.pages, state.geometry.page_size)
@@ -90,7 +92,7 @@ def remap(state: State, operation: Operation, succeeded: bool, space: AddressSpa
             must_fail(operation, succeeded, "nothing is mapped at the source")
         _moved(state, operation, space, old)
         return
-    dontunmap = bool(operation.flags & Flag.DONTUNMAP)
+    dontunmap = bool(operation.flags & _DONTUNMAP)
     plain = all(m is not None and m.private_anonymous for slot in old for m in slot)
     if uniform(old) and (plain or not dontunmap):
         must_succeed(operation, succeeded)
@@ -115,7 +117,7 @@ def _moved(state: State, operation: Operation, space: AddressSpace, old: list[Sl
 
 
 def _left_behind(operation: Operation, slot: Slot) -> Slot:
-    if operation.flags & Flag.DONTUNMAP:
+    if operation.flags & _DONTUNMAP:
         return tuple(None if m is None else m.fresh() for m in slot)
     return UNMAPPED
 
@@ -197,7 +199,7 @@ def punch(state: State, operation: Operation, succeeded: bool, space: AddressSpa
 
 
 def _punchable(slot: Slot) -> bool:
-    return all(m is not None and m.shared and m.must & Flag.WRITE for m in slot)
+    return all(m is not None and m.shared and m.must & _WRITE for m in slot)
 
 
 def _punch_file(state: State, file: File, index: int, *, certain: bool) -> None:

@@ -47,7 +47,7 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     others = [other for other in state.in_flight.values() if not other.complete]
     state.in_flight[name] = job
-    job.may = [False] * len(job.accesses)
+    job.reached = [set() for _ in job.accesses]
     job.must = [True] * len(job.accesses)
     _look(state, [job, *others])
 
@@ -55,26 +55,32 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
 def _look(state: State, jobs: list[Job]) -> None:
     """Take in what is there now.
 
-    What one job may write another may read, and write again: they can take turns.
+    What one job may write another may read, and write again: where they meet they can take turns.
     """
-    turns = max((len(job.accesses) for job in jobs), default=0) if len(jobs) > 1 else 0
-    for _ in range(1 + turns):
-        for job in jobs:
-            _observe(state, job)
+    for job in jobs:
+        _observe(state, job)
+    if _meet(state) and len(jobs) > 1:
+        for _ in range(max(len(job.accesses) for job in jobs)):
+            for job in jobs:
+                _observe(state, job)
     for job in jobs:
         _watch(state, job)
-    _meet(state)
 
 
-def _meet(state: State) -> None:
-    """Words that jobs reach in two ways, at whatever addresses, are nobody's alone."""
+def _meet(state: State) -> bool:
+    """Words that jobs reach in two ways, at whatever addresses, are nobody's alone.
+
+    True if there are any.
+    """
+    met = False
     first: dict[tuple[Page, int], Exposure] = {}
     for job in state.in_flight.values():
         for (_, word), exposure in job.exposures.items():
             for page in exposure.pages:
                 other = first.setdefault((page, word), exposure)
                 if other is not exposure:
-                    exposure.raced = other.raced = True
+                    exposure.raced = other.raced = met = True
+    return met
 
 
 def _allowed(state: State, job: Job) -> bool:
@@ -165,16 +171,17 @@ def _observe(state: State, job: Job) -> None:
     """Take in what is at the job's addresses now, and what it may make of it."""
     for index, access in enumerate(job.accesses):
         way = _way(state, access)
-        may = must = way is not None
+        must = way is not None
         for page, first, count, words_before in pieces(access, state.geometry.page_size):
             if way is None:
                 break
             reach = way.reach(page)
-            may, must = may and reach.may, must and reach.must
+            must = must and reach.must
+            if reach.may:
+                job.reached[index].add(page)
             found = _contents(job, way, page)
             for k in range(count):
                 _expose(job, access, (page, first + k), words_before + k, found)
-        job.may[index] = job.may[index] or may
         job.must[index] = job.must[index] and must
     for (_, word), exposure in job.exposures.items():
         exposure.seen = union(exposure.seen, _held(exposure.pages, word))
@@ -256,7 +263,9 @@ def wait(state: State, operation: Operation, outcome: Outcome) -> None:
 
 def _check(state: State, job: Job, index: int, access: Operation, outcome: Outcome) -> None:
     check_answer(access, outcome)
-    if outcome.status == Status.OK and not job.may[index]:
+    # Each page at a time of its own: an access as a whole is not atomic.
+    may = job.reached[index] >= {page for page, *_ in pieces(access, state.geometry.page_size)}
+    if outcome.status == Status.OK and not may:
         raise Broken(Problem.NO_FAULT, f"access {index + 1} of the job", page=access.page)
     if outcome.status != Status.OK and job.must[index]:
         raise Broken(Problem.FAULT, f"access {index + 1} of the job faulted", page=access.page)
@@ -267,7 +276,7 @@ def _check(state: State, job: Job, index: int, access: Operation, outcome: Outco
     _check_values(job, index, access, outcome, state.geometry.page_size)
     exercised = state.history.exercised
     exercised["C2"] += len(met)
-    if not job.must[index] and job.may[index]:
+    if not job.must[index] and may:
         exercised["C3" if outcome.status == Status.OK else "C2"] += 1
     for page, _, _, words_before in pieces(access, state.geometry.page_size):
         if words_before * WORD < outcome.done:

@@ -78,8 +78,8 @@ class Job:
     accesses: list[Operation]
     exposures: dict[tuple[int, int], Exposure] = field(default_factory=dict)
     """By page slot and word."""
-    may: list[bool] = field(default_factory=list)
-    """By access: it was allowed at some moment in flight."""
+    reached: list[set[int]] = field(default_factory=list)
+    """By access: the pages that it was allowed to reach at some moment in flight."""
     must: list[bool] = field(default_factory=list)
     """By access: it was allowed at every moment in flight."""
     watched: list[Page] = field(default_factory=list)

@@ -1,0 +1,27 @@
+"""`python -m benchmarks [NAME…]`: tables of throughput and latency; asserts nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from . import cmirror, generation, judging, reduction
+
+BENCHMARKS: Mapping[str, Callable[[], None]] = {
+    "generation": generation.main,
+    "judging": judging.main,
+    "cmirror": cmirror.main,
+    "reduction": reduction.main,
+}
+
+
+def main(names: list[str]) -> None:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
