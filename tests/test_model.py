@@ -4,7 +4,8 @@ import errno
 import struct
 
 import pytest
-from model_cases import FAULTING, MAP, REFCOUNTING, REGISTRATION, write
+from model_cases import FAULTING, MAP, write
+from model_keyed_cases import REFCOUNTING, REGISTRATION
 
 from reference.model import judge
 from reference.operations import ACCESSES, ATOMICS, Kind, Operation

@@ -77,7 +77,7 @@ class _EndConvention(FaultingDevice):
     title="a callback for one page is applied to a huge page and drops only its first",
     seen_in="mmu_notifier, ea25c4317946",
     base="faulting",
-    rule="A4",
+    rule="I12",
     minimal=6,
     sequence="""
         map p0 rw page=0 pages=2
