@@ -1,7 +1,19 @@
-"""Makes the suite's plugin known in a checkout that is not installed."""
+"""For a checkout: makes the suite's plugin known where it is not installed, and examples steady."""
 
 import sys
+from collections.abc import Iterator
+
+import pytest
+
+from conformance.backend import steady_choices
 
 # Where it is known already, this file may be met too late to name plugins.
 if "conformance.plugin" not in sys.modules:
     pytest_plugins = ["conformance.plugin"]
+
+
+@pytest.fixture(autouse=True)
+def _steady() -> Iterator[None]:
+    """The same examples whatever modules were imported before."""
+    with steady_choices():
+        yield
