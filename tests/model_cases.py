@@ -176,6 +176,17 @@ FAULTING = {
         ],
         None,
     ),
+    "a device that reads a private file page may copy it": (
+        [
+            PRIVATE_FILE,
+            "map p0 rw shared page=1 pages=1 file=0",
+            "attach d0 p0",
+            f"{read(who='dread d0')} => 0",
+            write(1, X),
+            f"{read()} => 0",
+        ],
+        None,
+    ),
     "compare-exchange": (
         [
             MAP,

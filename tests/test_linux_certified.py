@@ -19,6 +19,7 @@ from reference.text import dump
 PROBES = {name: probe(name) for name in ("process_vm", "io_uring")}
 CORRECT = ("reference:faulting", "reference:refcounting", "reference:registration",
            "linux:process_vm")  # fmt: skip
+FINDINGS = Path(__file__).parent.parent / "docs" / "findings"
 OPERATIONS = 200_000
 SEED = 2026
 
@@ -97,3 +98,16 @@ def test_no_false_alarm_in_so_many_operations(spec: str) -> None:
     assert coverage.operations >= OPERATIONS
     assert coverage.exercised["R1"] == coverage.programs
     assert coverage.exercised["A2"] > OPERATIONS // 20
+
+
+@needs("io_uring")
+def test_the_finding_is_expected_where_the_kernel_has_it(tmp_path: Path) -> None:
+    """The saved program runs first; on a kernel without the bug, expecting it is an error."""
+    kept = tmp_path / "lastwriter-out" / "failures"
+    kept.mkdir(parents=True)
+    (kept / "C1.lw").write_text((FINDINGS / "io_uring-not-dirtied.lw").read_text())
+    expected = ("--expect", str(FINDINGS / "linux-io_uring.toml"))
+    done = certified(tmp_path, "linux:io_uring", "--programs", "300", *expected)
+    lost = done.rule("C1").verdict is Verdict.FAIL
+    assert (done.status, done.certificate.surprises == []) == ((0, True) if lost else (1, False))
+    assert {each.rule for each in done.certificate.failures} <= {"C1"}

@@ -105,7 +105,7 @@ def _plain(state: State, operation: Operation, outcome: Outcome, process: int) -
     if outcome.status != Status.OK or mapping.must & need != need:
         return False
     page = mapping.page()
-    if page is None or (need == READ_WRITE and mapping.through):
+    if page is None or (mapping.through and (need == READ_WRITE or operation.kind >= _ATTACH)):
         return False
     first = operation.offset // WORD
     old = words_of(outcome.data)
@@ -243,8 +243,10 @@ class _Access:
         count_access(self.state, self.operation, self.process, page)
         if new is not None:
             self._store(contents, first, new, before)
-        elif kind == Kind.CAS:
-            # Whether a failed compare-exchange counts as a write is up to the processor.
+        elif kind == Kind.CAS or self.by_device:
+            # Whether a failed compare-exchange counts as a write is up to the processor, and
+            # a device may pin for writing what it only reads.  mmap(2) leaves it open whether a
+            # private mapping shows later changes of its file.
             maybe_copied(self.way.space, page)
 
     def _check_values(

@@ -49,7 +49,7 @@ def register(state: State, operation: Operation, outcome: Outcome) -> None:
         pinned = [_copied(space, page, rights) for page in pages_of(operation)]
     else:
         pinned = [() for _ in pages_of(operation)]
-        _may_copy(space, operation, rights)
+        _may_copy(space, operation)
     if succeeded:
         state.registrations[name] = Registration(operation.page, rights, pinned)
         for page in pages_of(operation):
@@ -71,11 +71,10 @@ def _check_range(
     state.history.exercised["A2" if succeeded else "A1"] += 1
 
 
-def _may_copy(space: AddressSpace, operation: Operation, rights: int) -> None:
+def _may_copy(space: AddressSpace, operation: Operation) -> None:
     """Private file pages in the range may have been faulted in for writing."""
-    if rights == READ_WRITE:
-        for page in pages_of(operation):
-            maybe_copied(space, page)
+    for page in pages_of(operation):
+        maybe_copied(space, page)
 
 
 def _copied(space: AddressSpace, page: int, rights: int) -> tuple[Page, ...]:
@@ -111,11 +110,13 @@ def fault(state: State, operation: Operation, outcome: Outcome) -> None:
     _check_range(state, operation, succeeded, space, rights)
     state.history.exercised["H3"] += 1
     if not succeeded:
-        _may_copy(space, operation, rights)
+        _may_copy(space, operation)
         return
     for page in pages_of(operation):
         if rights == READ_WRITE:
             _copied(space, page, rights)
+        else:
+            maybe_copied(space, page)
         state.history.device_access(operation.device, state.attached[operation.device], page)
 
 

@@ -189,8 +189,7 @@ def _observe(state: State, job: Job) -> None:
 
 def _contents(job: Job, way: Way, page: int) -> list[Page]:
     """Contents that the job may reach at this page now."""
-    if way.need == READ_WRITE:
-        _copy_through(job, way, page)
+    _copy_through(job, way, page)
     mapped = [
         mapping.page()
         for mapping in way.space.slots[page]
@@ -200,7 +199,7 @@ def _contents(job: Job, way: Way, page: int) -> list[Page]:
 
 
 def _copy_through(job: Job, way: Way, page: int) -> None:
-    """A write of the job may give a private file page its own copy, of what the file holds now."""
+    """An access of the job may give a private file page its own copy, of what the file holds."""
     for mapping in way.space.slots[page]:
         contents = mapping.page() if mapping is not None and mapping.through else None
         if mapping is not None and contents is not None:

@@ -106,8 +106,7 @@ class Way:
         """Every use of a buffer faults all of it in, with the buffer's rights."""
         for page in registration.pages:
             self.whole &= reach_of(self.space, page, registration.rights).must
-            if registration.rights == READ_WRITE:
-                maybe_copied(self.space, page)
+            maybe_copied(self.space, page)
 
     def reach(self, page: int) -> Reach:
         """What the access may do at this page."""

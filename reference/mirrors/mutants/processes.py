@@ -16,14 +16,13 @@ from .mutant import plant
     seen_in="mm/gup c89357e27f20",
     base="registration",
     rule="C1",
-    minimal=7,
+    minimal=6,
     sequence="""
-        map p0 rw page=0 pages=1
-        write p0 page=0 offset=0 length=8 value=0x100000
-        fork p0 child=p1
+        map p0 rw page=0 pages=2
         attach d0 p0
+        read p0 page=0 offset=4088 length=16
         register d0 key=1 r page=0 pages=1
-        write p0 page=0 offset=0 length=8 value=0x200000
+        write p0 page=0 offset=0 length=8 value=0x500000
         dread d0 page=0 offset=0 length=8 key=1
     """,
 )
@@ -39,15 +38,14 @@ class _ReadPinOfShared(AddressSpace):
     seen_in="CVE-2020-29374",
     base="registration",
     rule="A4",
-    minimal=7,
+    minimal=6,
     sequence="""
-        map p0 rw page=0 pages=1
-        write p0 page=0 offset=0 length=8 value=0x100000
-        fork p0 child=p1
-        attach d0 p1
-        register d0 key=1 r page=0 pages=1
-        write p0 page=0 offset=0 length=8 value=0x200000
-        dread d0 page=0 offset=0 length=8 key=1
+        map p0 rw page=0 pages=2
+        attach d0 p0
+        read p0 page=0 offset=0 length=8
+        register d0 key=1 r page=1 pages=1
+        write p0 page=0 offset=0 length=8 value=0x500000
+        dread d0 page=1 offset=0 length=8 key=1
     """,
 )
 class _CopyOnWriteEitherWay(_ReadPinOfShared):
