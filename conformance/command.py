@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +133,8 @@ def _open(
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Run for so long.")
 @click.option("--programs", type=click.IntRange(min=1), help="Run so many programs [2000].")
-@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Seed [random, and printed].")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, show_default=True,
+              help="Seed of all programs.")  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Processes that share the work.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"),
@@ -149,7 +149,7 @@ def certify_command(
     model: str | None,
     seconds: float | None,
     programs: int | None,
-    seed: int | None,
+    seed: int,
     jobs: int,
     out: Path,
     expect: Path | None,
@@ -181,7 +181,7 @@ def certify_command(
         description=description,
         model=sync,
         out=out,
-        seed=secrets.randbits(32) if seed is None else seed,
+        seed=seed,
         programs=programs or (None if seconds is not None else DEFAULT_PROGRAMS),
         seconds=seconds,
         jobs=jobs,
