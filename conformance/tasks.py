@@ -198,8 +198,7 @@ class Workers:
         """How a process of the pool came to its end."""
         self.keep_journals = True
         for pid, process in self._processes.items():
-            process.join(_PARTING_SECONDS)
-            code = process.exitcode
+            code = _exit_code(process)
             # The others are terminated when one has died.
             if code not in {None, 0, -signal.SIGTERM}:
                 how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
@@ -222,6 +221,19 @@ class Workers:
         for journal in () if self.keep_journals else self.request.out.glob("running-*.lwb"):
             with suppress(OSError):
                 journal.unlink()
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    """How a process ended; None if it has not.
+
+    A thread of the pool may be just about to learn it, and until it has noted it down, the code is
+    None for everybody.
+    """
+    end = time.monotonic() + _PARTING_SECONDS
+    process.join(_PARTING_SECONDS)
+    while process.exitcode is None and time.monotonic() < end:
+        time.sleep(0.01)
+    return process.exitcode
 
 
 _PARTING_SECONDS = 3.0
