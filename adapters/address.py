@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .candidate import CandidateError
-from .tls import TlsFiles
+from .tls import TLS_IS_FOR, TlsFiles
 
 __all__ = ["Address", "connect", "listen"]
 
@@ -50,7 +50,7 @@ def connect(text: str, tls: TlsFiles | None, deadline: float) -> socket.socket:
     """A connected socket, after the TLS handshake where there is one; `CandidateError`."""
     address = Address.parse(text)
     if tls and address.path:
-        raise CandidateError(f"{text}: TLS is for tcp: addresses")
+        raise CandidateError(f"{text}: {TLS_IS_FOR}")
     family, place = _place(address, tls)
     with _closed_on_error(socket.socket(family)) as connection:
         try:
@@ -74,7 +74,7 @@ def listen(text: str, tls: TlsFiles | None) -> tuple[socket.socket, str]:
     """A listening socket and its address with the real port; `CandidateError`."""
     address = Address.parse(text)
     if tls and address.path:
-        raise CandidateError(f"{text}: TLS is for tcp: addresses")
+        raise CandidateError(f"{text}: {TLS_IS_FOR}")
     family, place = _place(address, tls)
     with _closed_on_error(socket.socket(family)) as listener:
         try:

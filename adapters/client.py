@@ -19,15 +19,25 @@ from reference.operations import (
     encode_operations,
 )
 from reference.outcomes import OUTCOME, Outcome
+from reference.trace import Cause
 
 from . import wire
 from .address import connect
 from .tls import TlsFiles
-from .wire import GARBAGE, ClosedError, Frame, FrameType, RefusedError, Stream, WireError
+from .wire import (
+    ClosedError,
+    CrashedError,
+    Frame,
+    FrameType,
+    HeavyError,
+    RefusedError,
+    Stream,
+    WireError,
+)
 
 T = TypeVar("T")
 
-__all__ = ["BATCH_DATA", "RemoteCandidate", "batches"]
+__all__ = ["BATCH_DATA", "RemoteCandidate", "batches", "refusal"]
 
 BATCH_DATA = 16 << 20
 """Bytes of data that the answer to one batch may have, unless a single operation needs more."""
@@ -36,6 +46,11 @@ _ANSWERS = {
     FrameType.DESCRIBE: FrameType.DESCRIPTION,
     FrameType.RESET: FrameType.READY,
     FrameType.RUN: FrameType.RESULT,
+}
+_BREAKDOWNS: dict[str, type[WireError]] = {
+    Cause.GARBAGE: WireError,
+    Cause.CRASH: CrashedError,
+    Cause.MEMORY: HeavyError,
 }
 
 
@@ -76,7 +91,7 @@ class RemoteCandidate:
         self.stream.send(FrameType.HELLO, wire.encode_hello(), deadline=self.deadline)
         frame = self.stream.receive(deadline=self.deadline)
         if frame.type == FrameType.ERROR:
-            raise _refusal(frame)
+            raise refusal(frame)
         if frame.type != FrameType.HELLO:
             raise WireError(f"greets with {frame.type.name}")
         wire.check_hello(frame.payload)
@@ -132,7 +147,7 @@ class RemoteCandidate:
             raise self._last_words() or error from None
         frame = self.stream.receive(deadline=self.deadline)
         if frame.type == FrameType.ERROR:
-            raise _refusal(frame)
+            raise refusal(frame)
         if frame.type != _ANSWERS[question]:
             raise WireError(f"answered {question.name} with {frame.type.name}")
         return frame.payload
@@ -143,15 +158,14 @@ class RemoteCandidate:
             frame = self.stream.receive(deadline=self.deadline)
         except WireError:
             return None
-        return _refusal(frame) if frame.type == FrameType.ERROR else None
+        return refusal(frame) if frame.type == FrameType.ERROR else None
 
 
-def _refusal(frame: Frame) -> WireError:
-    """What an ERROR frame means: the agent refuses, or says that its candidate made no sense."""
+def refusal(frame: Frame) -> WireError:
+    """What an ERROR frame means: the agent refuses, or says what befell its candidate."""
     text = wire.decode_error(frame.payload)
-    if text.startswith(GARBAGE):
-        return WireError(text.removeprefix(GARBAGE))
-    return RefusedError(text)
+    cause, colon, rest = text.partition(": ")
+    return _BREAKDOWNS[cause](rest) if colon and cause in _BREAKDOWNS else RefusedError(text)
 
 
 def _check_empty(payload: bytes) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from .candidate import CandidateError
 
-__all__ = ["TlsFiles"]
+__all__ = ["TLS_IS_FOR", "TlsFiles"]
+
+TLS_IS_FOR = "TLS is for tcp: addresses"
+"""What is wrong where it was asked for elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,19 @@ class TlsFiles:
     key: Path
     authority: Path
     """Certificate of the authority that signed the peer's certificate."""
+
+    @staticmethod
+    def given(
+        certificate: Path | None, key: Path | None, authority: Path | None, prefix: str = "--"
+    ) -> TlsFiles | None:
+        """From three options of a command line: all of them, or none; `CandidateError`."""
+        if certificate and key and authority:
+            return TlsFiles(certificate, key, authority)
+        if certificate or key or authority:
+            raise CandidateError(
+                f"TLS needs {prefix}certificate, {prefix}key and {prefix}authority"
+            )
+        return None
 
     def server_context(self) -> ssl.SSLContext:
         """A context that takes only clients with a certificate of the authority."""

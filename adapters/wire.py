@@ -31,13 +31,14 @@ from reference.schema import ABI_VERSION
 from .candidate import CandidateError
 
 __all__ = [
-    "GARBAGE",
     "MAX_PAYLOAD",
     "ClosedError",
+    "CrashedError",
     "DeadlineError",
     "Frame",
     "FrameDecoder",
     "FrameType",
+    "HeavyError",
     "RefusedError",
     "Stream",
     "WireError",
@@ -62,8 +63,6 @@ MAX_PAYLOAD = 64 << 20
 """Bytes of one payload; a frame that announces more is refused."""
 MAX_DESCRIPTION = 1 << 20
 MAX_ERROR = 64 << 10
-GARBAGE = "garbage: "
-"""How the text of an ERROR frame begins when what the candidate answered is no answer."""
 TICK = 0.02
 """Seconds between two calls of a stream's `idle` while it waits."""
 _CHUNK = 64 << 10
@@ -88,6 +87,14 @@ class ClosedError(WireError):
 
 class RefusedError(WireError):
     """The peer sent an ERROR frame; the message is its text."""
+
+
+class CrashedError(WireError):
+    """The peer says that its candidate died."""
+
+
+class HeavyError(WireError):
+    """The candidate holds too much memory."""
 
 
 class FrameType(enum.IntEnum):
@@ -351,6 +358,13 @@ class Stream:
     def unread(self) -> bool:
         """Whether something has come that nobody has asked for yet."""
         return bool(self._frames) or self._decoder.partial
+
+    @property
+    def left(self) -> bool:
+        """Whether the peer has hung up, or says that it will send no more."""
+        poll = select.poll()
+        poll.register(self._input, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def send(self, kind: FrameType, payload: bytes = b"", *, deadline: float | None = None) -> None:
         """Send one frame whole; `ClosedError`, `DeadlineError`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -18,13 +18,22 @@ from reference.trace import Breakdown, Cause, Trace
 
 from .candidate import CandidateError, GarbageError
 from .client import RemoteCandidate
+from .journal import Journal
 from .process import Child
 from .python import check_outcomes, describe, located
 from .registry import Reach, open_candidate, reach_of
-from .tls import TlsFiles
-from .wire import ClosedError, DeadlineError, RefusedError, Stream, WireError
+from .tls import TLS_IS_FOR, TlsFiles
+from .wire import (
+    ClosedError,
+    CrashedError,
+    DeadlineError,
+    HeavyError,
+    RefusedError,
+    Stream,
+    WireError,
+)
 
-__all__ = ["InProcess", "Limits", "Runner", "Worker"]
+__all__ = ["ChildLink", "InProcess", "Limits", "Runner", "Worker"]
 
 _DEATH_SECONDS = 2.0
 _PARTING_SECONDS = 1.0
@@ -55,8 +64,12 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
-class _HeavyError(Exception):
-    """The worker's process holds too much memory."""
+_CAUSES: dict[type[WireError], Cause] = {
+    ClosedError: Cause.CRASH,
+    CrashedError: Cause.CRASH,
+    HeavyError: Cause.MEMORY,
+    RefusedError: Cause.REFUSED,
+}
 
 
 class _Link:
@@ -73,15 +86,13 @@ class _Link:
         self.client.reset(program.geometry)
         yield from self.client.steps(program.operations, records)
 
-    def explain(self, error: Exception) -> Breakdown:
+    def explain(self, error: WireError) -> Breakdown:
         """What an error in `run` says about the candidate."""
         text = str(error)
         if isinstance(error, DeadlineError):
             return Breakdown(Cause.HANG, f"no answer within {self.limits.seconds:g} s")
-        if isinstance(error, ClosedError):
-            return Breakdown(Cause.CRASH, text)
-        cause = Cause.REFUSED if isinstance(error, RefusedError) else Cause.GARBAGE
-        return Breakdown(cause, text)
+        causes = (cause for kind, cause in _CAUSES.items() if isinstance(error, kind))
+        return Breakdown(next(causes, Cause.GARBAGE), text)
 
     def end(self) -> None:
         """Break off."""
@@ -106,11 +117,17 @@ class _RemoteLink(_Link):
             raise
 
 
-class _ChildLink(_Link):
-    """To an agent in a process of our own."""
+class ChildLink(_Link):
+    """To an agent in a process of our own; `CandidateError` if it cannot be started.
 
-    def __init__(self, spec: str, limits: Limits) -> None:
+    `attend` is called now and then while it is waited for; what that raises ends the wait.
+    """
+
+    def __init__(
+        self, spec: str, limits: Limits, attend: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(limits)
+        self._attend = attend
         self._child = _start(spec)
         self._died = False
         self._weighed = time.monotonic()
@@ -132,23 +149,32 @@ class _ChildLink(_Link):
         except DeadlineError:
             problem = f"did not describe itself within {self.limits.start:g} s"
             raise CandidateError(f"{spec}: {problem}") from None
-        except (WireError, _HeavyError) as error:
+        except WireError as error:
             lines = self.explain(error).message.splitlines()
             text = ": ".join([lines[0], *lines[-1:]] if len(lines) > 1 else lines)
             raise CandidateError(f"{spec}: broke down at its start: {text}") from None
 
-    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
+    def begin(self) -> None:
+        """Be ready for another program."""
         death = self._child.death()
         if death is not None:
             raise ClosedError(f"{death}, after it had answered the program before this one")
         self._child.output.clear()
         self._programs += 1
+
+    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
+        self.begin()
         yield from super().run(program, records)
+        self.weigh_at_times()
+
+    def weigh_at_times(self) -> None:
+        """`HeavyError` if it holds too much, unless it was weighed only just now."""
         if time.monotonic() - self._weighed > _WEIGHING_SECONDS:
             self._weigh()
 
     def _look(self) -> None:
         """Look after the child while waiting for it."""
+        self._attend()
         self._child.output.trim()
         self._weigh()
         # Its socket may be held open by children of its own.  What it wrote before it died has
@@ -161,16 +187,14 @@ class _ChildLink(_Link):
         self._weighed = time.monotonic()
         used = self._child.memory()
         if used > self.limits.memory:
-            raise _HeavyError(
+            raise HeavyError(
                 f"holds {used >> 20} MiB, more than {self.limits.memory >> 20} MiB, "
                 f"in program {self._programs} since its start"
             )
 
-    def explain(self, error: Exception) -> Breakdown:
+    def explain(self, error: WireError) -> Breakdown:
         breakdown = super().explain(error)
-        if isinstance(error, _HeavyError):
-            breakdown = Breakdown(Cause.MEMORY, str(error))
-        elif isinstance(error, ClosedError):
+        if isinstance(error, ClosedError):
             death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
             breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
         output = self._child.output.tail()
@@ -205,7 +229,7 @@ class Worker:
     """Runs programs on a candidate in a process of its own, or at its agent.
 
     The process is replaced after every breakdown, when the next program comes.  `journal` is a
-    file that holds the packed program that was given to the candidate last.  Raises
+    file that holds the packed program that was given to the candidate last; see `Journal`.  Raises
     `CandidateError` if the candidate cannot be started (again) or reached.
     """
 
@@ -217,11 +241,13 @@ class Worker:
         journal: Path | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
+        if tls is not None and reach_of(spec) is not Reach.REMOTE:
+            raise CandidateError(f"{spec}: {TLS_IS_FOR}")
         self.spec = spec
         self.limits = limits
         self._tls = tls
         self._link: _Link | None = None
-        self._journal = _open_journal(journal) if journal else None
+        self._journal = Journal(journal) if journal else None
         try:
             link = self._connect()
         except BaseException:
@@ -245,7 +271,7 @@ class Worker:
         self._link = None
         try:
             if self._journal is not None:
-                os.pwrite(self._journal, packed, 0)
+                self._journal.write(packed)
             trace = _trace(link, program, records)
             if trace.breakdown is None:
                 self._link = link
@@ -261,22 +287,15 @@ class Worker:
             link.close()
         self._close_journal()
 
-    def _connect(self) -> _ChildLink | _RemoteLink:
+    def _connect(self) -> ChildLink | _RemoteLink:
         if reach_of(self.spec) is Reach.REMOTE:
             return _RemoteLink(self.spec, self.limits, self._tls)
-        return _ChildLink(self.spec, self.limits)
+        return ChildLink(self.spec, self.limits)
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
         if journal is not None:
-            os.close(journal)
-
-
-def _open_journal(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise CandidateError(f"cannot write the journal {path}: {error.strerror}") from None
+            journal.close()
 
 
 def _trace(link: _Link, program: Program, records: bytes) -> Trace:
@@ -285,7 +304,7 @@ def _trace(link: _Link, program: Program, records: bytes) -> Trace:
     try:
         for batch in link.run(program, records):
             outcomes += batch
-    except (WireError, _HeavyError) as error:
+    except WireError as error:
         breakdown = link.explain(error)
     return Trace(program, tuple(outcomes), breakdown)
 

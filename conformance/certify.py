@@ -138,6 +138,7 @@ class _Run:
         self.problem = ""
 
     def events(self) -> Iterator[Event]:
+        self.store.take_in(self.request.out)
         interruption = _Interruption()
         with interruption.caught():
             workers = Workers(self.request, interruption)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,8 +12,10 @@ import click
 from rich.table import Table
 
 from adapters.candidate import CandidateError
+from adapters.listener import serve_at
 from adapters.registry import Reach, known, reach_of
-from adapters.worker import InProcess, Limits, Worker
+from adapters.tls import TlsFiles
+from adapters.worker import InProcess, Worker
 from reference.model import judge
 from reference.program import Program
 from reference.rules import RULES, Rule, lookup
@@ -22,12 +24,12 @@ from reference.text import dump
 
 from .certificate import own_version
 from .certify import Request, certify
-from .display import Screen, follow, replay_command, show_verdict
+from .display import Screen, abandon_stdout, follow, replay_command, show_verdict
 from .examine import Examiner, Failure, as_found
 from .expect import Expectation, ExpectError, load_expectations
 from .explain import explain, render
+from .options import Means, UsageError, memory_option, reaching, tls_options
 from .store import LoadError, load_program, obstacle, write_atomically
-from .tasks import open_runner
 from .verdicts import Verdict
 
 __all__ = ["main"]
@@ -36,10 +38,6 @@ DEFAULT_PROGRAMS = 2000
 """Programs of a run that is given neither a number of them nor a time."""
 STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
 INTERRUPTED = 130
-
-
-class UsageError(click.ClickException):
-    """Bad usage, or a candidate that cannot be reached: one line, exit status 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -60,8 +58,7 @@ def _say(error: Exception) -> None:
     """The problem, in one line."""
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, OSError):
-        # Whatever is still to be written there must not fail once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}"
     if not isinstance(error, BrokenPipeError):
@@ -79,22 +76,6 @@ def commands() -> None:
 
 
 _CANDIDATE = click.argument("candidate")
-_HANG = click.option(
-    "--hang", type=click.FloatRange(min=0.01), default=10.0, show_default=True, metavar="S",
-    help="Seconds that one program may take.",
-)  # fmt: skip
-_START = click.option(
-    "--start", type=click.FloatRange(min=0.01), default=30.0, show_default=True, metavar="S",
-    help="Seconds until the candidate has described itself.",
-)  # fmt: skip
-_IN_PROCESS = click.option(
-    "--in-process", is_flag=True,
-    help="Load CANDIDATE into this process: faster, but a crash or hang is one of the suite.",
-)  # fmt: skip
-_MEMORY = click.option(
-    "--memory", type=click.IntRange(min=16), default=4096, show_default=True, metavar="MIB",
-    help="Memory that the candidate's process may take.",
-)  # fmt: skip
 
 
 @commands.command()
@@ -114,16 +95,6 @@ def candidates() -> None:
     Screen().print(table)
 
 
-def _open(
-    spec: str, *, hang: float, start: float, memory: int, in_process: bool
-) -> Worker | InProcess:
-    """The candidate that the options ask for."""
-    if in_process and reach_of(spec) is not Reach.HERE:
-        raise UsageError(f"--in-process: {spec} cannot be loaded into this process")
-    limits = Limits(seconds=hang, memory=memory << 20, start=start)
-    return open_runner(spec, limits, in_process=in_process)
-
-
 @commands.command("certify")
 @click.argument("candidate", required=False)
 @click.option(
@@ -140,10 +111,7 @@ def _open(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"),
               show_default=True, help="Folder for certificate and failing programs.")  # fmt: skip
 @click.option("--expect", type=click.Path(path_type=Path), help="File of expected failures.")
-@_HANG
-@_START
-@_MEMORY
-@_IN_PROCESS
+@reaching
 def certify_command(
     candidate: str | None,
     model: str | None,
@@ -153,23 +121,21 @@ def certify_command(
     jobs: int,
     out: Path,
     expect: Path | None,
-    hang: float,
-    start: float,
-    memory: int,
-    in_process: bool,
+    means: Means,
 ) -> int:
     """Certify CANDIDATE, or this machine's own kernel.
 
     Exit status: 0 every required rule passed, 1 a rule failed, 2 bad usage or the candidate can't
-    be reached, 3 undecided.
+    be reached, 3 undecided. It is the same if nobody reads what is printed.
     """
     if seconds is not None and programs is not None:
         raise UsageError("--seconds and --programs exclude each other")
-    screen = Screen()
+    # What is found must be kept, whoever has stopped to listen.
+    screen = Screen(lenient=True)
     spec = candidate or _default_candidate(screen)
     if jobs > 1 and reach_of(spec) is Reach.REMOTE:
         raise UsageError(f"{spec}: an agent serves one client at a time; leave out -j")
-    with _open(spec, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
+    with means.open(spec) as runner:
         description = runner.description
     sync = Sync(model) if model else description.model
     expected: tuple[Expectation, ...] = ()
@@ -185,9 +151,10 @@ def certify_command(
         programs=programs or (None if seconds is not None else DEFAULT_PROGRAMS),
         seconds=seconds,
         jobs=jobs,
-        limits=Limits(seconds=hang, memory=memory << 20, start=start),
+        limits=means.limits,
         expected=expected,
-        in_process=in_process,
+        in_process=means.in_process,
+        tls=means.tls,
     )
     return _certify(request, screen)
 
@@ -203,6 +170,8 @@ def _certify(request: Request, screen: Screen) -> int:
     screen.say(f"certificate: {path}")
     if certificate.problem:
         raise UsageError(certificate.problem)
+    if screen.trouble and not isinstance(screen.trouble, BrokenPipeError):
+        raise screen.trouble
     if certificate.interrupted:
         return INTERRUPTED
     if certificate.surprises:
@@ -237,75 +206,66 @@ def _prepare(out: Path) -> None:
 @click.argument("candidate", required=False)
 @click.option("--times", type=click.IntRange(min=1), default=1, show_default=True,
               help="Run it so often; it fails if one run fails.")  # fmt: skip
-@_HANG
-@_START
-@_MEMORY
-@_IN_PROCESS
+@reaching
 def replay(
     file: Path,
     candidate: str | None,
     times: int,
-    hang: float,
-    start: float,
-    memory: int,
-    in_process: bool,
+    means: Means,
 ) -> int:
     """Run the program in FILE again; exit 1 if it fails (again)."""
-    program = load_program(file)
     screen = Screen()
-    spec = candidate or _default_candidate(screen)
-    with _open(spec, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
-        _check_runnable(file, program, runner)
+    with _at_hand(file, candidate, means, screen) as (program, runner):
         for _ in range(times):
             trace = runner.run(program)
             violation = judge(trace).violation
             if violation is not None:
-                _show(as_found(trace, violation), replay_command(file, spec), screen)
+                _show(as_found(trace, violation), file, runner.spec, means, screen)
                 return 1
     often = f", {times} times" if times > 1 else ""
-    screen.say(f"PASS  {file}: {len(program)} operations on {spec}{often}")
+    screen.say(f"PASS  {file}: {len(program)} operations on {runner.spec}{often}")
     return 0
 
 
-def _show(failure: Failure, command: str, screen: Screen) -> None:
-    screen.print(render(explain(failure), command), crop=False)
+@contextmanager
+def _at_hand(
+    file: Path, candidate: str | None, means: Means, screen: Screen
+) -> Iterator[tuple[Program, Worker | InProcess]]:
+    """The program in a file, and a candidate that can run it."""
+    program = load_program(file)
+    with means.open(candidate or _default_candidate(screen)) as runner:
+        problem = obstacle(program, runner.description)
+        if problem is not None:
+            raise UsageError(f"{file}: not for {runner.description.name}: {problem}")
+        yield program, runner
 
 
-def _check_runnable(file: Path, program: Program, runner: Worker | InProcess) -> None:
-    problem = obstacle(program, runner.description)
-    if problem is not None:
-        raise UsageError(f"{file}: not for {runner.description.name}: {problem}")
+def _show(failure: Failure, file: Path, spec: str, means: Means, screen: Screen) -> None:
+    again = replay_command(file, spec, means.tls)
+    screen.print(render(explain(failure), again), crop=False)
 
 
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_CANDIDATE
 @click.option("--out", type=click.Path(path_type=Path), help="File for the result [stdout].")
-@_HANG
-@_START
-@_MEMORY
-@_IN_PROCESS
+@reaching
 def shrink(
     file: Path,
     candidate: str,
     out: Path | None,
-    hang: float,
-    start: float,
-    memory: int,
-    in_process: bool,
+    means: Means,
 ) -> int:
     """Reduce the failing program in FILE; exit 1, or 0 if it does not fail."""
-    program = load_program(file)
     errors = Screen(stderr=True)
-    with _open(candidate, hang=hang, start=start, memory=memory, in_process=in_process) as runner:
-        _check_runnable(file, program, runner)
+    with _at_hand(file, candidate, means, errors) as (program, runner):
         examiner = Examiner(runner)
         violation = examiner.examine(program)
         if violation is None:
             errors.say(f"{file} does not fail on {candidate}")
             return 0
         failure = examiner.reduce(program, violation)
-    _show(failure, replay_command(out or file, candidate), errors)
+    _show(failure, out or file, candidate, means, errors)
     _give(dump(failure.program), out)
     return 1
 
@@ -325,28 +285,15 @@ def _give(text: str, out: Path | None) -> None:
 @commands.command()
 @_CANDIDATE
 @click.option("--listen", required=True, metavar="ADDRESS", help="tcp:HOST:PORT or unix:PATH.")
-@click.option("--certificate", type=click.Path(path_type=Path), help="TLS: our certificate.")
-@click.option("--key", type=click.Path(path_type=Path), help="TLS: its private key.")
-@click.option("--authority", type=click.Path(path_type=Path), help="TLS: who signs the clients'.")
-def agent(
-    candidate: str,
-    listen: str,
-    certificate: Path | None,
-    key: Path | None,
-    authority: Path | None,
-) -> None:
-    """Serve CANDIDATE to whoever connects to ADDRESS.
+@memory_option
+@tls_options
+def agent(candidate: str, listen: str, memory: int, tls: TlsFiles | None) -> None:
+    """Serve CANDIDATE to whoever connects to ADDRESS, one client after another.
 
-    Loopback only, unless TLS with client certificates is set up.
+    Each client gets a new process of the candidate. Loopback only, unless TLS with client
+    certificates is set up.
     """
-    from adapters.server import serve_at  # noqa: PLC0415 (needs ssl, which is slow to load)
-    from adapters.tls import TlsFiles  # noqa: PLC0415
-
-    files = (certificate, key, authority)
-    if any(files) and not all(files):
-        raise UsageError("TLS needs --certificate, --key and --authority")
-    tls = TlsFiles(certificate, key, authority) if certificate and key and authority else None
-    serve_at(candidate, listen, tls, click.echo)
+    serve_at(candidate, listen, tls, memory << 20, click.echo)
 
 
 @commands.command()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -14,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from adapters.tls import TlsFiles
 from reference.rules import RULES
 from reference.text import dump
 
@@ -22,7 +25,7 @@ from .certify import Event, Finished, Found, Progress, Request
 from .explain import explain, render
 from .verdicts import RuleResult, Verdict
 
-__all__ = ["Screen", "follow", "replay_command", "show_verdict"]
+__all__ = ["Screen", "abandon_stdout", "follow", "replay_command", "show_verdict"]
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -38,14 +41,29 @@ _SENTENCES = {
 
 
 class Screen(Console):
-    """A terminal, or what takes its place, for text that is to be shown as it is."""
+    """A terminal, or what takes its place, for text that is to be shown as it is.
 
-    def __init__(self, *, stderr: bool = False) -> None:
+    `OSError` if it cannot be; or, if it is `lenient`, nothing more is shown and `trouble` says why.
+    """
+
+    def __init__(self, *, stderr: bool = False, lenient: bool = False) -> None:
         # Some terminals and all files understand no escape codes, not even for bold.
         plain = False if os.environ.get("NO_COLOR") else None
         super().__init__(
             stderr=stderr, force_terminal=plain, markup=False, emoji=False, highlight=False
         )
+        self.lenient = lenient
+        self.trouble: OSError | None = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.lenient:
+                raise
+            self.trouble = error
+            self.quiet = True
+            abandon_stdout()
 
     def say(self, text: str, style: str = "") -> None:
         """One line, however long, so that what it names can be copied."""
@@ -56,9 +74,20 @@ class Screen(Console):
         raise BrokenPipeError
 
 
-def replay_command(path: Path, spec: str) -> str:
+def abandon_stdout() -> None:
+    """What is still to be written there must not fail once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def replay_command(path: Path, spec: str, tls: TlsFiles | None = None) -> str:
     """The command line that runs a failing program again."""
-    return shlex.join(["lastwriter", "replay", str(path), spec])
+    words = ["lastwriter", "replay", str(path), spec]
+    if tls is not None:
+        words += ["--certificate", str(tls.certificate), "--key", str(tls.key)]
+        words += ["--authority", str(tls.authority)]
+    return shlex.join(words)
 
 
 def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certificate:
@@ -93,9 +122,8 @@ def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certifi
 
 def _show_found(found: Found, request: Request, screen: Screen) -> None:
     screen.print()
-    screen.print(
-        render(explain(found.failure), replay_command(found.path, request.spec)), crop=False
-    )
+    again = replay_command(found.path, request.spec, request.tls)
+    screen.print(render(explain(found.failure), again), crop=False)
     rule = found.failure.violation.rule
     for each in request.expected:
         if each.rule == rule:

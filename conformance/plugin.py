@@ -65,6 +65,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lw-hang", type=_seconds, default=10.0, metavar="S",
         help="Seconds that one program may take. [%(default)s]",
     )  # fmt: skip
+    group.addoption(
+        "--lw-allow-unknown", action="store_true",
+        help="Do not fail because a rule was not put to the test often enough.",
+    )  # fmt: skip
+    for name, what in (
+        ("certificate", "our certificate"),
+        ("key", "its private key"),
+        ("authority", "who signs the agent's"),
+    ):
+        group.addoption(f"--lw-{name}", type=Path, metavar="FILE", help=f"TLS: {what}.")
 
 
 def _positive(text: str) -> int:
@@ -102,11 +112,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     from .summary import Summary  # noqa: PLC0415 (only where there is a candidate)
 
     config.stash[TASK] = task = _prepare(config)
-    config.pluginmanager.register(Summary(task), "lastwriter-summary")
+    summary = Summary(task, allow_unknown=config.getoption("lw_allow_unknown"))
+    config.pluginmanager.register(summary, "lastwriter-summary")
 
 
 def _prepare(config: pytest.Config) -> Task:
     from adapters.candidate import CandidateError  # noqa: PLC0415 (only where there is one)
+    from adapters.tls import TlsFiles  # noqa: PLC0415
 
     from .expect import ExpectError  # noqa: PLC0415
     from .suite import prepare  # noqa: PLC0415
@@ -124,6 +136,12 @@ def _prepare(config: pytest.Config) -> Task:
             out=out,
             expect=config.getoption("lw_expect"),
             seconds=config.getoption("lw_hang"),
+            tls=TlsFiles.given(
+                config.getoption("lw_certificate"),
+                config.getoption("lw_key"),
+                config.getoption("lw_authority"),
+                prefix="--lw-",
+            ),
         )
     except (CandidateError, ExpectError) as error:
         raise pytest.UsageError(str(error)) from None

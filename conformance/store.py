@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
+from adapters.journal import left_behind
 from reference.description import Description
 from reference.operations import DEVICE_ACCESSES, Kind
 from reference.program import Comment, Program
@@ -99,9 +100,12 @@ def runnable(program: Program, description: Description, model: Sync) -> bool:
 
 def file_name(failure: Failure) -> str:
     """A name for the file of a failing program: the rule, and a hash of what is run."""
-    anonymous = replace(failure.program, seed=0)
-    digest = hashlib.blake2b(anonymous.to_bytes(), digest_size=4).hexdigest()
-    return f"{failure.violation.rule}-{digest}{SUFFIX}"
+    return f"{failure.violation.rule}-{_digest(failure.program)}{SUFFIX}"
+
+
+def _digest(program: Program) -> str:
+    anonymous = replace(program, seed=0)
+    return hashlib.blake2b(anonymous.to_bytes(), digest_size=4).hexdigest()
 
 
 class Store:
@@ -122,6 +126,21 @@ class Store:
         write_atomically(path, dump(self._annotated(failure)))
         self.database.save(self.key, failure.program.to_bytes())
         return path
+
+    def take_in(self, folder: Path) -> None:
+        """Keep the programs of journals in a folder whose runs were killed.
+
+        What took a whole run down with it is worth being run first the next time.  `OSError` if
+        one cannot be kept: then its journal stays.
+        """
+        for journal, program in left_behind(folder):
+            with suppress(ProgramError):
+                check_program(program)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                comment = Comment(0, f"running when {journal.stem.partition('-')[2]} was killed")
+                text = dump(replace(program, comments=(comment,)))
+                write_atomically(self.folder / f"killed-{_digest(program)}{SUFFIX}", text)
+                journal.unlink()
 
     def _annotated(self, failure: Failure) -> Program:
         rule = RULES[failure.violation.rule]

@@ -7,7 +7,7 @@ test and shares them out among processes.
 from __future__ import annotations
 
 import hashlib
-import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +22,8 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from adapters.candidate import CandidateError
+from adapters.journal import journal_path
+from adapters.tls import TlsFiles
 from adapters.worker import Limits, Worker
 from reference.description import Description
 from reference.model import judge
@@ -73,6 +75,7 @@ class Task:
     """For each shard of each group."""
     shards: int = 4
     limits: Limits = field(default_factory=Limits)
+    tls: TlsFiles | None = None
     expected: tuple[Expectation, ...] = ()
     known: Mapping[str, Program] = field(default_factory=dict)
     """The failing programs that an earlier run kept, by name."""
@@ -112,6 +115,7 @@ def prepare(
     shards: int,
     seconds: float,
     expect: Path | None,
+    tls: TlsFiles | None,
 ) -> Task:
     """Reach the candidate, and make sure of everything that is named.
 
@@ -119,18 +123,20 @@ def prepare(
     """
     out.mkdir(parents=True, exist_ok=True)
     limits = Limits(seconds=seconds)
+    journal = _journal(out)
     try:
-        with Worker(spec, limits=limits, journal=_journal(out)) as worker:
+        with Worker(spec, limits=limits, journal=journal, tls=tls) as worker:
             description = worker.description
     finally:
-        _journal(out).unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
     sync = Sync(model) if model else description.model
     expected = tuple(load_expectations(expect, sync)) if expect else ()
-    task = Task(spec, description, sync, seed, out, programs, shards, limits, expected)
+    task = Task(spec, description, sync, seed, out, programs, shards, limits, tls, expected)
     try:
         plan_for(description, sync, next(endless_shards(description, seed)))
     except ValueError as error:
         raise CandidateError(str(error)) from None
+    task.store.take_in(out)
     kept = {
         name: program
         for name, program in task.store.named()
@@ -140,7 +146,7 @@ def prepare(
 
 
 def _journal(out: Path) -> Path:
-    return out / f"running-{os.getpid()}.lwb"
+    return journal_path(out, secrets.token_hex(4))
 
 
 @dataclass
@@ -164,7 +170,7 @@ class Suite:
         self.expected = frozenset(each.rule for each in task.expected)
         self.store = task.store
         self.journal = _journal(task.out)
-        self.worker = Worker(task.spec, limits=task.limits, journal=self.journal)
+        self.worker = Worker(task.spec, limits=task.limits, journal=self.journal, tls=task.tls)
         self.examiner = Examiner(self.worker, self.expected)
         self._met: set[str] = set()
         """Rules that were seen broken while another group was tested."""
@@ -375,6 +381,7 @@ class _Hunt:
         return replace(self.failures[-1], runs=self.runs)
 
 
-def report(found: Found, spec: str) -> str:
+def report(found: Found, task: Task) -> str:
     """What is wrong, as text: the rule, the table of operations and how to run them again."""
-    return plain(render(explain(found.failure), replay_command(found.path, spec))).strip("\n")
+    again = replay_command(found.path, task.spec, task.tls)
+    return plain(render(explain(found.failure), again)).strip("\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from reference.rules import RULES
 from .certificate import own_version
 from .display import replay_command
 from .suite import Checked, Task
-from .verdicts import Verdict, results
+from .verdicts import RuleResult, Verdict, results
 
 __all__ = ["Summary", "record"]
 
@@ -24,11 +24,12 @@ PROPERTY = "lastwriter"
 """The property of a test's report that says what it has covered, as JSON."""
 
 
-def record(item: pytest.Item, group: str, checked: Checked) -> None:
+def record(item: pytest.Item, group: str, shard: int, checked: Checked) -> None:
     """Leave in the test's report what it covered and found, for the summary."""
     coverage = checked.coverage
     covered = {
         "group": group,
+        "shard": shard,
         "programs": coverage.programs,
         "operations": coverage.operations,
         "exercised": coverage.exercised,
@@ -45,9 +46,11 @@ def record(item: pytest.Item, group: str, checked: Checked) -> None:
 class Summary:
     """Sums up what the tests did, in the process that reports."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, allow_unknown: bool) -> None:
         self.task = task
-        self.groups: set[str] = set()
+        self.allow_unknown = allow_unknown
+        self.shards: defaultdict[str, set[int]] = defaultdict(set)
+        """What ran of each group."""
         self.programs = 0
         self.operations = 0
         self.exercised: Counter[str] = Counter()
@@ -77,7 +80,7 @@ class Summary:
                 self._add(json.loads(str(value)))
 
     def _add(self, covered: dict[str, Any]) -> None:
-        self.groups.add(covered["group"])
+        self.shards[covered["group"]].add(covered["shard"])
         self.programs += covered["programs"]
         self.operations += covered["operations"]
         self.exercised.update(covered["exercised"])
@@ -89,8 +92,8 @@ class Summary:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         # A group must not count as tested and found good when a rule of it was seen to be broken.
-        tested = any(RULES[rule].group in self.groups for rule in self._unnoticed())
-        if session.exitstatus == pytest.ExitCode.OK and tested:
+        tested = any(RULES[rule].group in self.shards for rule in self._unnoticed())
+        if session.exitstatus == pytest.ExitCode.OK and (tested or self._failing_for_unknown()):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _unnoticed(self) -> list[str]:
@@ -105,21 +108,35 @@ class Summary:
         for rule in unnoticed:
             message, path = self.passing[rule]
             write(f"{rule} ({RULES[rule].group}): {message}", yellow=True)
-            write(f"    again: {replay_command(Path(path), self.task.spec)}")
+            write(f"    again: {replay_command(Path(path), self.task.spec, self.task.tls)}")
         if not self.programs:
             return
+        unknown = list(self._unknown())
+        if unknown:
+            fails = self._failing_for_unknown()
+            terminalreporter.write_sep("=", "undecided rules", red=fails, yellow=not fails)
+        for result in unknown:
+            group = RULES[result.rule].group
+            write(f"{result.rule} ({group}) is {result.verdict}: {result.reason}")
+        if self._failing_for_unknown():
+            more = f"--lw-programs {2 * self.task.programs}"
+            write(f"UNKNOWN is no pass: give them more ({more}), or --lw-allow-unknown", red=True)
         terminalreporter.write_sep("=", "lastwriter")
         write(
             f"{self.programs:,} programs, {self.operations:,} operations; "
             f"the same again: --lw-seed {self.task.seed}"
         )
-        for line in self._untested():
-            write(line)
 
-    def _untested(self) -> Iterator[str]:
+    def _failing_for_unknown(self) -> bool:
+        """Whether a group was tested in full, and a rule of it is not decided for all that."""
+        whole = {group for group, ran in self.shards.items() if len(ran) == self.task.shards}
+        groups = {RULES[result.rule].group for result in self._unknown()}
+        return not self.allow_unknown and bool(whole & groups)
+
+    def _unknown(self) -> Iterator[RuleResult]:
         """The rules of the groups tested that were not put to the test often enough."""
         task = self.task
         for result in results(task.description, task.model, self.exercised, self.failing):
-            known = RULES[result.rule].group in self.groups
-            if known and result.verdict is Verdict.UNKNOWN:
-                yield f"{result.rule} is {result.verdict}: {result.reason}"
+            tested = RULES[result.rule].group in self.shards
+            if tested and result.verdict is Verdict.UNKNOWN:
+                yield result

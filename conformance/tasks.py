@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 import time
@@ -19,6 +20,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from adapters.candidate import CandidateError
+from adapters.journal import Journal, journal_path, journals_of
+from adapters.tls import TlsFiles
 from adapters.worker import InProcess, Limits, Runner, Worker
 from reference.description import Description
 from reference.program import Program
@@ -53,6 +56,8 @@ class Request:
     expected: tuple[Expectation, ...] = ()
     in_process: bool = False
     """Load the candidate into the processes of the suite, without any protection from it."""
+    tls: TlsFiles | None = None
+    """Who we are and whom we trust, for an agent that wants to know."""
 
     @property
     def budget(self) -> str:
@@ -92,11 +97,16 @@ def weight(rule: str) -> int:
 
 
 def open_runner(
-    spec: str, limits: Limits, *, in_process: bool = False, journal: Path | None = None
+    spec: str,
+    limits: Limits,
+    *,
+    in_process: bool = False,
+    journal: Path | None = None,
+    tls: TlsFiles | None = None,
 ) -> Worker | InProcess:
     """The candidate, ready to run programs; `CandidateError` if it cannot be."""
     if not in_process:
-        return Worker(spec, limits=limits, journal=journal)
+        return Worker(spec, limits=limits, journal=journal, tls=tls)
     return InProcess(spec) if journal is None else _Recorded(spec, journal)
 
 
@@ -105,14 +115,14 @@ class _Recorded(InProcess):
 
     def __init__(self, spec: str, journal: Path) -> None:
         super().__init__(spec)
-        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._journal = Journal(journal)
 
     def run(self, program: Program) -> Trace:
-        os.pwrite(self._journal, program.to_bytes(), 0)
+        self._journal.write(program.to_bytes())
         return super().run(program)
 
     def close(self) -> None:
-        os.close(self._journal)
+        self._journal.close()
 
 
 class Workers:
@@ -121,7 +131,8 @@ class Workers:
     def __init__(self, request: Request, interruption: AbstractContextManager[object]) -> None:
         self.request = request
         self._interruption = interruption
-        self.keep_journals = False
+        self._run = secrets.token_hex(4)
+        self._keep_journals = False
         self._pending: set[Future[Done]] = set()
         self._processes: dict[int, BaseProcess] = {}
         self._pool: ProcessPoolExecutor | None = None
@@ -133,7 +144,7 @@ class Workers:
                 request.jobs,
                 mp_context=context,
                 initializer=_initialise,
-                initargs=(request, self._stop),
+                initargs=(request, self._run, self._stop),
             )
 
     def work(self, tasks: Iterator[Task]) -> Iterator[Done]:
@@ -142,7 +153,8 @@ class Workers:
         The last one is `interrupted` if an interruption ends it.
         """
         if self._pool is None:
-            _STATE.request, _STATE.interruption = self.request, self._interruption
+            _STATE.request, _STATE.run = self.request, self._run
+            _STATE.interruption = self._interruption
             yield from map(_perform, tasks)
             return
         exhausted = False
@@ -196,14 +208,16 @@ class Workers:
 
     def _death(self) -> str:
         """How a process of the pool came to its end."""
-        self.keep_journals = True
+        self._keep_journals = True
         for pid, process in self._processes.items():
             code = _exit_code(process)
             # The others are terminated when one has died.
             if code not in {None, 0, -signal.SIGTERM}:
                 how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-                journal = _journal(self.request, pid)
-                return f"process {pid} of the run {how}; its last program is in {journal}"
+                journals = journals_of(self.request.out, self._run)
+                named = [path for path in journals if path.stem.endswith(f"-{pid}")]
+                where = f"; its last program is in {named[0]}" if named else ""
+                return f"process {pid} of the run {how}{where}"
         return "a process of the run died"
 
     def kill(self) -> None:
@@ -218,7 +232,7 @@ class Workers:
         else:
             self._stop.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
-        for journal in () if self.keep_journals else self.request.out.glob("running-*.lwb"):
+        for journal in () if self._keep_journals else journals_of(self.request.out, self._run):
             with suppress(OSError):
                 journal.unlink()
 
@@ -239,10 +253,6 @@ def _exit_code(process: BaseProcess) -> int | None:
 _PARTING_SECONDS = 3.0
 
 
-def _journal(request: Request, pid: int) -> Path:
-    return request.out / f"running-{pid}.lwb"
-
-
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -259,16 +269,21 @@ class _Process:
     """What a process that works on tasks holds on to."""
 
     request: Request
+    run: str
+    """A word that no other run has."""
     examiner: Examiner | None = None
     interruption = UNINTERRUPTED
 
     def open(self) -> Examiner:
         if self.examiner is None:
             request = self.request
-            journal = _journal(request, os.getpid())
             with self.interruption:
                 runner: Runner = open_runner(
-                    request.spec, request.limits, in_process=request.in_process, journal=journal
+                    request.spec,
+                    request.limits,
+                    in_process=request.in_process,
+                    journal=journal_path(request.out, self.run),
+                    tls=request.tls,
                 )
             expected = frozenset(each.rule for each in request.expected)
             self.examiner = Examiner(runner, expected, self.interruption)
@@ -283,11 +298,11 @@ class _Process:
 _STATE = _Process()
 
 
-def _initialise(request: Request, stop: Event) -> None:
+def _initialise(request: Request, run: str, stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _STATE.request = request
+    _STATE.request, _STATE.run = request, run
     _STATE.interruption = _Stop(stop)
 
 

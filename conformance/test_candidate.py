@@ -62,14 +62,14 @@ def test_known_failures(
     for each in suite.task.expected:
         if each.rule == found.failure.violation.rule:
             request.node.add_marker(pytest.mark.xfail(reason=f"{each.rule}: {each.reason}"))
-    pytest.fail(report(found, suite.task.spec), pytrace=False)
+    pytest.fail(report(found, suite.task), pytrace=False)
 
 
 def test_expected_failures(lastwriter_suite: Suite, rule: str) -> None:
     """A rule that is expected to fail does, or this test is an error."""
     found = lastwriter_suite.seek(rule)
     if found is not None:
-        pytest.fail(report(found, lastwriter_suite.task.spec), pytrace=False)
+        pytest.fail(report(found, lastwriter_suite.task), pytrace=False)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def check(lastwriter_suite: Suite, shard: int, request: pytest.FixtureRequest) -
         if reason:
             pytest.skip(reason)
         checked = lastwriter_suite.check(group, shard)
-        record(request.node, group, checked)
+        record(request.node, group, shard, checked)
         _fail_if_broken(checked, lastwriter_suite)
 
     return check_group
@@ -89,7 +89,7 @@ def check(lastwriter_suite: Suite, shard: int, request: pytest.FixtureRequest) -
 
 def _fail_if_broken(checked: Checked, suite: Suite) -> None:
     if checked.broken is not None:
-        pytest.fail(report(checked.broken, suite.task.spec), pytrace=False)
+        pytest.fail(report(checked.broken, suite.task), pytrace=False)
 
 
 def test_contents(check: Check) -> None:
@@ -140,5 +140,5 @@ def test_robustness(check: Check) -> None:
 def test_state_machine(lastwriter_suite: Suite, shard: int, request: pytest.FixtureRequest) -> None:
     """Programs of Hypothesis' state machine break no rule; Hypothesis reduces those that do."""
     checked = lastwriter_suite.run_machine(shard)
-    record(request.node, "", checked)
+    record(request.node, "", shard, checked)
     _fail_if_broken(checked, lastwriter_suite)

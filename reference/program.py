@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .geometry import GEOMETRY, Geometry
 from .operations import OPERATION, Operation, decode_operations, encode_operations
+from .schedule import PLAIN, Schedule
 from .schema import ABI_VERSION
 from .syncmodels import Sync
 
@@ -14,6 +15,8 @@ __all__ = ["Comment", "Program"]
 
 _MAGIC = b"LWPROG"
 _HEADER = struct.Struct(f"<6sHB7xQ{GEOMETRY.size}sI4x")
+_PADDING = (*range(9, 16), *range(44, 48))
+"""Offsets of the header's bytes that mean nothing yet."""
 _MODELS = tuple(Sync)
 MAX_OPERATIONS = 1 << 20
 _DEFAULT = Geometry()
@@ -37,6 +40,8 @@ class Program:
     model: Sync = Sync.FAULTING
     seed: int = 0
     comments: tuple[Comment, ...] = ()
+    schedule: Schedule = PLAIN
+    """For a driver on the host: who runs when, and which failures are injected."""
 
     def __len__(self) -> int:
         return len(self.operations)
@@ -72,6 +77,9 @@ class Program:
             raise ValueError(f"packed program of version {version}, this is {ABI_VERSION}")
         if model >= len(_MODELS):
             raise ValueError(f"unknown sync model {model}")
+        for offset in _PADDING:
+            if data[offset]:
+                raise ValueError(f"byte {offset} is {data[offset]:#04x}, not zero")
         end = _HEADER.size + count * OPERATION.size
         if count > MAX_OPERATIONS or end > len(data):
             raise ValueError(f"{count} operations do not fit in {len(data)} bytes")

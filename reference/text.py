@@ -167,6 +167,8 @@ class _Parser:
         self._title()
         self._note(self.lines[0], inline=False)
         liveness: Liveness | None = None
+        headers: dict[str, int] = {}
+        """Line of each header that was met."""
         for line in self.lines[1:]:
             if not line.words:
                 self._note(line, inline=False)
@@ -175,6 +177,9 @@ class _Parser:
             if word in _HEADERS:
                 if liveness is not None:
                     line.fail(column, f"{word} belongs before the first operation")
+                if word in headers:
+                    line.fail(column, f"{word} stands in line {headers[word]} already")
+                headers[word] = line.number
                 _HEADERS[word](self, line)
                 self._note(line, inline=False)
                 continue

@@ -25,6 +25,7 @@ class Mirror(Tiny):
             self.pages[page][1][:] = memory
         return outcome
 """
+TLS = ("--lw-certificate=c", "--lw-key=k", "--lw-authority=a")
 SOUND = "from adapters.examples.tiny import Tiny as Mirror\n"
 EXPECT = """
 [[expect]]
@@ -41,7 +42,8 @@ class Suite:
         self.pytester = pytester
 
     def run(self, spec: str, *options: str) -> pytest.RunResult:
-        usual = ("--lw-programs=4", "--lw-shards=1", "--lw-seed=3", "-Werror")
+        few = ("--lw-programs=4", "--lw-shards=1", "--lw-allow-unknown")
+        usual = (*few, "--lw-seed=3", "-Werror")
         return self.pytester.runpytest_subprocess(
             *("-p", "conformance.plugin", "-p", "no:cacheprovider"),
             *(f"--candidate={spec}", *usual, *options),
@@ -111,6 +113,26 @@ def test_processes_share_the_shards(suite: Suite) -> None:
     totals = [re.findall(r"\d.* operations;.*", str(each.stdout)) for each in (alone, shared)]
     assert totals[0]
     assert totals[0] == totals[1]
+
+
+def test_rules_that_stay_unknown_fail_a_run(pytester: pytest.Pytester, suite: Suite) -> None:
+    options = ("--lw-programs=1", "--lw-shards=1", "--lw-seed=3", "-kinvalidation")
+    result = pytester.runpytest_subprocess(
+        "-p", "conformance.plugin", "--candidate=reference:faulting", *options
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert outcomes_of(result) == {"passed": 1, "deselected": 11}
+    result.stdout.fnmatch_lines(
+        [
+            "*= undecided rules =*",
+            "* (invalidation) is UNKNOWN: exercised * times",
+            "UNKNOWN is no pass: give them more (--lw-programs 2), or --lw-allow-unknown",
+        ]
+    )
+    allowed = suite.run("reference:faulting", "--lw-programs=1", "-kinvalidation")
+    assert allowed.ret == pytest.ExitCode.OK
+    allowed.stdout.fnmatch_lines(["* (invalidation) is UNKNOWN: exercised * times"])
+    allowed.stdout.no_fnmatch_line("UNKNOWN is no pass*")
 
 
 def test_another_sync_model(suite: Suite) -> None:
@@ -238,6 +260,8 @@ def test_an_expected_failure_can_be_seen_as_it_is(suite: Suite) -> None:
         ("unix:agent", ("-n2",), "ERROR: unix:agent: an agent serves one client at a time; *-n"),
         (TINY, ("--lw-expect=nothing.toml",), "ERROR: nothing.toml: No such file or directory"),
         (TINY, ("--lw-out=/dev/null/out",), "ERROR: --lw-out /dev/null/out: Not a directory"),
+        (TINY, ("--lw-key=k",), "ERROR: TLS needs --lw-certificate, --lw-key and --lw-authority"),
+        (TINY, (*TLS,), f"ERROR: {TINY}: TLS is for tcp: addresses"),
         (TINY, ("--lw-shards=0",), "*--lw-shards: '0' is not a number from 1"),
         (TINY, ("--lw-hang=nan",), "*--lw-hang: 'nan' is not a number of seconds from 0.01"),
     ],
@@ -280,17 +304,18 @@ def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any, tmp_pa
 
 
 def test_a_checkout_tests_a_candidate(checkout: Any, tmp_path: Path) -> None:
-    options = ("--lw-programs=1", "--lw-shards=1", f"--lw-out={tmp_path}", "-n2", "-q")
+    few = ("--lw-programs=1", "--lw-shards=1", "--lw-allow-unknown")
+    options = (*few, f"--lw-out={tmp_path}", "-n2", "-q")
     assert "6 passed, 6 skipped" in checkout("--candidate", TINY, *options)
 
 
 def test_the_page_has_the_options_and_their_defaults(checkout: Any) -> None:
     page = (ROOT / "docs" / "pytest.md").read_text("utf-8")
-    rows = re.findall(r"^\| `--(\S+) [A-Z]+` \| .*\| ([^|]*)\|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `--(\S+?)(?: [A-Z]+)?` \| .*\| ([^|]*)\|$", page, re.MULTILINE)
     helped = re.search(r"^conformance of mirrors.*\n((?: .*\n)+)", checkout("--help"), re.MULTILINE)
     assert helped is not None
     options = re.split(r"^  --", helped[1], flags=re.MULTILINE)[1:]
-    assert [name for name, _ in rows] == [option.partition("=")[0] for option in options]
+    assert [name for name, _ in rows] == [re.split(r"[=\s]", option)[0] for option in options]
     for (name, default), option in zip(rows, options, strict=True):
         (stated,) = re.findall(r"\[(.*)\]", " ".join(option.split())) or [""]
         if name != "sync-model":

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
-import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from authorities import Authority
 
 from adapters.address import Address, connect, listen
 from adapters.candidate import Candidate, CandidateError
 from adapters.client import RemoteCandidate
 from adapters.examples.tiny import Tiny
+from adapters.listener import Listener
 from adapters.registry import open_candidate
-from adapters.server import Listener
+from adapters.server import serve
 from adapters.tls import TlsFiles
 from adapters.worker import Limits, Worker
 from reference.geometry import Geometry
@@ -34,7 +29,6 @@ from reference.outcomes import Outcome, Status
 from reference.program import Program
 from reference.trace import Breakdown, Cause
 
-ROOT = Path(__file__).parents[1]
 MISBEHAVING = Path(__file__).with_name("misbehaving.py")
 BAD = 0xBAD
 MANY_SECONDS = 60.0
@@ -70,7 +64,7 @@ def start() -> Iterator[Start]:
             make: Callable[[], Candidate] = Tiny,
             tls: TlsFiles | None = None,
         ) -> Listener:
-            listener = Listener(address, make, "tiny", tls)
+            listener = Listener(address, partial(serve, make=make, name="tiny"), tls)
 
             def serve_all() -> None:
                 for _ in range(clients):
@@ -208,66 +202,6 @@ class TestAddresses:
         assert path.read_text() == "precious"
 
 
-class Authority:
-    """An authority for certificates, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, folder.name)])
-        self.file = folder / "authority.pem"
-        extensions = [
-            x509.BasicConstraints(ca=True, path_length=0),
-            x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()),
-        ]
-        self._write(self.file, self.name, self.key.public_key(), extensions)
-
-    def certify(self, name: str, address: str | None = None) -> TlsFiles:
-        """A key and a certificate, for a server at an address or for a client."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        files = TlsFiles(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.file)
-        private = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        files.key.write_bytes(private)
-        extensions: list[x509.ExtensionType] = [
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-        ]
-        if address is not None:
-            host = x509.IPAddress(ipaddress.ip_address(address))
-            extensions.append(x509.SubjectAlternativeName([host]))
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self._write(files.certificate, subject, key.public_key(), extensions)
-        return files
-
-    def _write(
-        self,
-        path: Path,
-        subject: x509.Name,
-        key: ec.EllipticCurvePublicKey,
-        extensions: Sequence[x509.ExtensionType],
-    ) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        day = datetime.timedelta(days=1)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - day)
-            .not_valid_after(now + day)
-        )
-        for extension in extensions:
-            critical = isinstance(extension, x509.BasicConstraints)
-            builder = builder.add_extension(extension, critical=critical)
-        certificate = builder.sign(self.key, hashes.SHA256())
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls") / "ours")
@@ -383,41 +317,3 @@ class TestTls:
         ):
             with pytest.raises(CandidateError, match="TLS is for tcp: addresses"):
                 attempt()
-
-
-def agent(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "adapters.server", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-class TestCommand:
-    def test_listens_until_it_is_interrupted(self) -> None:
-        with agent("--listen", "tcp:127.0.0.1:0", f"{MISBEHAVING}:Chatters") as process:
-            assert process.stdout is not None
-            where = process.stdout.readline()
-            assert where.startswith("listening on tcp:127.0.0.1:")
-            use(RemoteCandidate.connect(where.split()[-1], seconds=MANY_SECONDS))
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=MANY_SECONDS)
-        assert (process.returncode, output) == (130, "")
-        assert errors == "to write 0x7\n"
-
-    @pytest.mark.parametrize(
-        ("arguments", "status", "problem"),
-        [
-            (["--listen", "tcp:0.0.0.0:0", "adapters.examples.tiny:Tiny"], 1, "not a loopback"),
-            (["--listen", "tcp:127.0.0.1:0", "no.such:thing"], 1, "no such module: no"),
-            (["--listen", "unix:x", "--key", "k", "no.such:thing"], 2, "TLS takes --certificate"),
-        ],
-    )
-    def test_refuses(self, arguments: list[str], status: int, problem: str) -> None:
-        with agent(*arguments) as process:
-            _, errors = process.communicate(timeout=MANY_SECONDS)
-        assert process.returncode == status
-        assert problem in errors
-        assert "Traceback" not in errors

@@ -261,12 +261,14 @@ def test_what_is_missing_is_named_with_its_reason(make: Make) -> None:
     assert one.missing("jobs") == "the candidate has no dread, submit (no queue), unmap, wait"
 
 
-def summary_of(task: Task, tests: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
+def summary_of(
+    task: Task, tests: Sequence[dict[str, Any]], *, allow_unknown: bool = True
+) -> tuple[int, list[str]]:
     """The exit status and what is printed after tests that recorded this."""
-    summary = Summary(task)
+    summary = Summary(task, allow_unknown=allow_unknown)
     for test in tests:
         usual = {"programs": 1, "operations": 9, "exercised": {}, "failing": {}, "broken": None}
-        recorded = json.dumps(usual | {"passing": []} | test)
+        recorded = json.dumps(usual | {"passing": [], "shard": 0} | test)
         report = SimpleNamespace(when="call", user_properties=[(PROPERTY, recorded)])
         summary.pytest_runtest_logreport(cast("pytest.TestReport", report))
     session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
@@ -301,17 +303,35 @@ def test_no_group_is_green_with_a_broken_rule(
     assert (f"    again: lastwriter replay C1-1.lw {SPEC}" in lines) is shown
 
 
-def test_rules_that_were_tested_too_little_are_named(make: Make) -> None:
-    tests: list[dict[str, Any]] = [
-        {"group": "calls", "exercised": {"A6/map": 4, "A6": 2}},
-        {"group": "calls", "exercised": {"A6": 1}},
-        {"group": "fork"},
-    ]
-    _, lines = summary_of(make().task, tests)
-    assert lines[-2:] == [
-        "3 programs, 27 operations; the same again: --lw-seed 1",
-        "A6 is UNKNOWN: exercised 7 of 10 times",
-    ]
+LITTLE: list[dict[str, Any]] = [
+    {"group": "calls", "exercised": {"A6/map": 4, "A6": 2}},
+    {"group": "calls", "exercised": {"A6": 1}, "shard": 1},
+    {"group": "fork"},
+]
+REMEDY = "UNKNOWN is no pass: give them more (--lw-programs 10), or --lw-allow-unknown"
+
+
+@pytest.mark.parametrize(
+    ("tests", "allow_unknown", "status"),
+    [(LITTLE, False, 1), (LITTLE, True, 0), (LITTLE[:1], False, 0)],
+    ids=["undecided", "allowed", "not the whole group"],
+)
+def test_rules_that_were_tested_too_little_are_named(
+    make: Make, tests: list[dict[str, Any]], allow_unknown: bool, status: int
+) -> None:
+    exit_status, lines = summary_of(make().task, tests, allow_unknown=allow_unknown)
+    assert exit_status == status
+    assert lines[0] == "undecided rules"
+    times = 6 if len(tests) == 1 else 7
+    assert f"A6 (calls) is UNKNOWN: exercised {times} of 10 times" in lines
+    assert (REMEDY in lines) is bool(status)
+
+
+def test_rules_that_were_tested_enough_are_not(make: Make) -> None:
+    tests = [{"group": "calls", "shard": shard, "exercised": {"A6": 9}} for shard in range(2)]
+    status, lines = summary_of(make().task, tests, allow_unknown=False)
+    assert status == 0
+    assert lines == ["lastwriter", "2 programs, 18 operations; the same again: --lw-seed 1"]
 
 
 def test_nothing_is_summed_up_where_nothing_ran(make: Make) -> None:

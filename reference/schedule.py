@@ -1,0 +1,103 @@
+"""Who runs when: plain data, part of a program for a driver on the host.
+
+Without switches operations run one after another in program order.  Actors are numbered: those
+of processes as the processes, the others from `DEVICE`, `KERNEL` and `ENGINE` on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .operations import CPU_ACCESSES, DEVICE_KINDS, EVENTS, Kind, Operation
+
+__all__ = [
+    "DEVICE",
+    "ENGINE",
+    "KERNEL",
+    "PLAIN",
+    "Injection",
+    "Schedule",
+    "Switch",
+    "actor_name",
+    "actor_number",
+    "actor_of",
+]
+
+DEVICE = 8
+"""Actor of device 0: what its driver does in system calls and fault handlers."""
+KERNEL = 16
+"""Actor of reclaim, migration and other threads of the kernel."""
+ENGINE = 24
+"""Actor of the engine of device 0, which does the accesses of submitted jobs."""
+SITES = ("allocation", "copy", "wait", "trylock")
+"""Where a failure may be injected."""
+STRATEGIES = ("follow", "random", "pct")
+
+
+class Switch(NamedTuple):
+    """At a point of an actor's operation, let another actor run."""
+
+    actor: int
+    operation: int
+    point: int
+    to: int
+
+
+class Injection(NamedTuple):
+    """A failure: the `number`-th (from 1) time that the host asks at a site."""
+
+    site: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to choose at protocol points.
+
+    `follow` makes the switches and no others.  `random` switches at one in `depth` points.
+    `pct` runs by random priorities with `depth` - 1 points of change (Burckhardt et al.,
+    ASPLOS 2010).
+    """
+
+    switches: tuple[Switch, ...] = ()
+    strategy: str = "follow"
+    seed: int = 0
+    depth: int = 0
+    injections: tuple[Injection, ...] = ()
+
+
+PLAIN = Schedule()
+"""One operation after another."""
+_BY_KERNEL = EVENTS | {Kind.INVALIDATE}
+_ON_DEVICE = DEVICE_KINDS - {Kind.INVALIDATE}
+
+
+def actor_of(operation: Operation) -> int:
+    """Who does an operation."""
+    if operation.kind in _BY_KERNEL:
+        return KERNEL
+    if operation.kind in CPU_ACCESSES:
+        return operation.process
+    return DEVICE + operation.device if operation.kind in _ON_DEVICE else operation.process
+
+
+def actor_name(actor: int) -> str:
+    """`p0`, `d0`, `k` or `e0`."""
+    if actor == KERNEL:
+        return "k"
+    for letter, first in (("e", ENGINE), ("d", DEVICE), ("p", 0)):
+        if actor >= first:
+            return f"{letter}{actor - first}"
+    raise ValueError(f"no actor has number {actor}")
+
+
+def actor_number(name: str) -> int:
+    """The reverse of `actor_name`; `ValueError` for any other text."""
+    if name == "k":
+        return KERNEL
+    first = {"p": 0, "d": DEVICE, "e": ENGINE}.get(name[:1])
+    limit = {"p": 3, "d": 2, "e": 2}.get(name[:1], 0)
+    if first is None or name[1:] not in {str(number) for number in range(limit)}:
+        raise ValueError(f"{name!r} is no actor")
+    return first + int(name[1:])
