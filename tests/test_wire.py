@@ -19,14 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import wire
-from adapters.client import BATCH_DATA, batches
+from adapters.client import BATCH_DATA, batches, refusal
 from adapters.wire import (
     MAX_PAYLOAD,
     ClosedError,
+    CrashedError,
     DeadlineError,
     Frame,
     FrameDecoder,
     FrameType,
+    HeavyError,
+    RefusedError,
     Stream,
     WireError,
 )
@@ -408,6 +411,27 @@ class TestDocs:
 
     def test_the_example_is_what_is_sent(self) -> None:
         assert f"```text\n{example_conversation()}```\n" in DOCS.read_text()
+
+    def test_the_error_of_a_crash_is_what_is_sent(self) -> None:
+        error = wire.encode_frame(
+            FrameType.ERROR, wire.encode_error("crash: was killed by SIGSEGV")
+        )
+        dump = "\n".join(["agent ERROR", *hexdump(error)])
+        assert f"```text\n{dump}\n```\n" in DOCS.read_text()
+
+    @pytest.mark.parametrize(
+        ("cause", "kind"),
+        [("garbage", WireError), ("crash", CrashedError), ("memory", HeavyError)],
+    )
+    def test_every_word_for_what_befell_a_candidate_is_known(
+        self, cause: str, kind: type[WireError]
+    ) -> None:
+        assert f"| `{cause}: ` |" in DOCS.read_text()
+        error = refusal(Frame(FrameType.ERROR, wire.encode_error(f"{cause}: how: it was")))
+        assert (type(error), str(error)) == (kind, "how: it was")
+        for other in (f"{cause} how", "hang: x", "nothing"):
+            plain = refusal(Frame(FrameType.ERROR, wire.encode_error(other)))
+            assert (type(plain), str(plain)) == (RefusedError, other)
 
     def test_every_frame_type_has_its_row(self) -> None:
         text = DOCS.read_text()
