@@ -2,124 +2,123 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
+from operator import eq
 
-from ..operations import ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
-from ..outcomes import Outcome, Status
-from .history import Mark
-from .page import Page, Side, Words, words_of
-from .reach import READ, READ_WRITE, Way, maybe_copied
+from ..operations import WORD, Operation
+from ..outcomes import Outcome
+from .history import STALE, WRITER_SEEN
+from .memory import Mapping
+from .page import Page, Side
+from .plain import (
+    ADD,
+    ATTACH,
+    CAS,
+    CPU_KIND,
+    NEED,
+    OK,
+    READ,
+    READ_WRITE,
+    SKIPPED,
+    WRITE,
+)
+from .reach import Way, maybe_copied, permits, way_of
 from .state import Broken, Problem, State
-from .values import MASK, Values, apply, describe, holds, union
+from .values import MASK, Change, Values, describe, holds, union
+from .words import bytes_of, stamps, words_of
 
-__all__ = ["access", "change_of", "check_answer", "cpu_kind", "pieces"]
+__all__ = ["access", "change_of", "check_answer", "pieces"]
 
-Change = Callable[[int], int]
-_CPU_KINDS = {
-    Kind.DREAD: Kind.READ,
-    Kind.DWRITE: Kind.WRITE,
-    Kind.DADD: Kind.ADD,
-    Kind.DCAS: Kind.CAS,
-}
-CPU_KIND = {int(kind): _CPU_KINDS.get(kind, kind) for kind in ACCESSES}
-"""READ, WRITE, ADD or CAS for every access, whoever does it."""
-_KEYED = frozenset(map(int, DEVICE_ACCESSES))
-_ATTACH = int(Kind.ATTACH)
-
-
-def cpu_kind(operation: Operation) -> Kind:
-    """READ, WRITE, ADD or CAS, whoever does it."""
-    return CPU_KIND[operation.kind]
+Piece = tuple[int, int, int, int]
+"""A page, the first word in it, the number of words, and how many words of the access it has
+before them."""
 
 
 def change_of(operation: Operation, k: int) -> Change | None:
     """What the access does to its k-th word; None for a read."""
     kind = CPU_KIND[operation.kind]
-    if kind == Kind.READ:
+    if kind == READ:
         return None
     value = (operation.value + k) & MASK
-    if kind == Kind.WRITE:
+    if kind == WRITE:
         return lambda old: value
-    if kind == Kind.ADD:
+    if kind == ADD:
         return lambda old: (old + operation.value) & MASK
     expected = (operation.expected + k) & MASK
     return lambda old: value if old == expected else old
 
 
-def pieces(operation: Operation, page_size: int) -> Iterator[tuple[int, int, int, int]]:
-    """The access page by page: (page, first word in it, number of words, words before it)."""
+def pieces(operation: Operation, page_size: int) -> list[Piece]:
+    """The access page by page."""
     page, offset, left, before = operation.page, operation.offset, operation.length, 0
+    if offset + left <= page_size:
+        return [(page, offset // WORD, left // WORD, 0)]
+    found = []
     while left:
         length = min(left, page_size - offset)
-        yield page, offset // WORD, length // WORD, before
+        found.append((page, offset // WORD, length // WORD, before))
         page, offset, left, before = page + 1, 0, left - length, before + length // WORD
+    return found
 
 
 def access(state: State, operation: Operation, outcome: Outcome, process: int) -> None:
     """Judge an access to the address space of `process` and take over what it did."""
-    space = state.spaces[process]
+    status, kind = outcome.status, operation.kind
     check_answer(operation, outcome)
-    if outcome.status >= Status.SKIPPED:
+    if status >= SKIPPED:
         return
+    space = state.spaces[process]
     if space is None:
-        if outcome.status == Status.OK:
+        if status == OK:
             raise Broken(Problem.NO_FAULT, "the process has exited", page=operation.page)
         state.history.exercised["L2"] += 1
         return
-    if _plain(state, operation, outcome, process):
-        return
-    need = READ if CPU_KIND[operation.kind] == Kind.READ else READ_WRITE
-    way = Way(state, operation, space, need)
+    if operation.offset + operation.length <= state.geometry.page_size and not (
+        kind >= ATTACH and (operation.key or state.keyed)
+    ):
+        slot = space.slots[operation.page]
+        if len(slot) == 1 and _simple(state, operation, outcome, process, slot[0]):
+            return
+    way = way_of(state, operation, space, NEED[kind])
     _Access(state, operation, outcome, process, way).judge()
 
 
-def _plain(state: State, operation: Operation, outcome: Outcome, process: int) -> bool:
-    """The short way for the usual case: one page, one mapping, and an outcome that is right.
+def _simple(
+    state: State, operation: Operation, outcome: Outcome, process: int, mapping: Mapping | None
+) -> bool:
+    """The short way for the usual case: one page, what is there is known, the outcome is right.
 
     Anything else is left to `_Access`, which decides the same way for these; a test holds one to
     the other.
     """
-    space = state.spaces[process]
-    end = operation.offset + operation.length
-    if (
-        space is None
-        or end > state.geometry.page_size
-        or (
-            operation.kind in _KEYED
-            and (operation.key or state.sync.pins or state.sync.revalidates)
-        )
-    ):
-        return False
-    slot = space.slots[operation.page]
-    mapping = slot[0]
-    if len(slot) != 1:
-        return False
-    if mapping is None:
-        if outcome.status == Status.OK or outcome.done:
+    kind = operation.kind
+    need = NEED[kind]
+    if mapping is None or not permits(mapping, need):
+        if outcome.status == OK or outcome.done:
             return False
         _count_fault(state, operation, operation.page)
         return True
-    kind = CPU_KIND[operation.kind]
-    need = READ if kind == Kind.READ else READ_WRITE
-    if outcome.status != Status.OK or mapping.must & need != need:
+    if outcome.status != OK or mapping.must & need != need:
         return False
-    page = mapping.page()
-    if page is None or (mapping.through and (need == READ_WRITE or operation.kind >= _ATTACH)):
-        return False
-    first = operation.offset // WORD
-    old = words_of(outcome.data)
-    if kind != Kind.WRITE:
-        if not page.fits(first, old):
+    contents = mapping.own
+    if contents is None:
+        if not mapping.shared and (need == READ_WRITE or kind >= ATTACH):
+            return False  # it may get a copy of its own
+        contents = mapping.page()
+    first, data = operation.offset // WORD, outcome.data
+    assert contents is not None, "permitted, so not behind the end of the file"
+    if data:
+        if not contents.fits(first, data):
             return False
         state.history.exercised["A4"] += 1
-        count_last_writer(state, operation, page)
-        page.take(first, old)
-    count_access(state, operation, process, operation.page)
-    new = _new_words(operation, old, operation.length // WORD, 0)
-    if new is not None:
-        page.writer = Side.DEVICE if operation.kind >= _ATTACH else Side.CPU
-        page.store_run(first, new)
+        _count_writer(state, contents, kind >= ATTACH)
+        contents.take(first, data)
+    _count_access(state, operation, process, operation.page)
+    if need == READ_WRITE:
+        new = _stored(operation, data, operation.length // WORD, 0)
+        if new is not None:
+            contents.writer = Side.DEVICE if kind >= ATTACH else Side.CPU
+            contents.store_run(first, new)
     return True
 
 
@@ -127,60 +126,60 @@ def _count_fault(state: State, operation: Operation, page: int) -> None:
     """A fault that was right."""
     history = state.history
     history.exercised["A1"] += 1
-    if operation.kind >= _ATTACH:
+    if operation.kind >= ATTACH:
         history.exercised["H3"] += 1
         if history.since[operation.device][page] > 0:
             history.exercised["I12/fault"] += 1
 
 
-def count_access(state: State, operation: Operation, process: int, page: int) -> None:
+def _count_access(state: State, operation: Operation, process: int, page: int) -> None:
     """An access to a page that was right."""
     history = state.history
-    if operation.kind >= _ATTACH:
+    if operation.kind >= ATTACH:
         history.device_access(operation.device, process, page)
-    else:
+    elif history.marks[process][page]:
         history.cpu_access(process, page)
     history.exercised["A2"] += 1
 
 
-def count_last_writer(state: State, operation: Operation, page: Page) -> None:
-    """A read that was right, of a page that somebody has written."""
+def _count_writer(state: State, page: Page, by_device: bool) -> None:
+    """A read that was right, perhaps of a page that somebody has written."""
     if page.writer:
-        reader = "device" if operation.kind >= _ATTACH else "cpu"
-        writer = "cpu" if page.writer == Side.CPU else "device"
-        state.history.exercised[f"C1/{reader} sees {writer}"] += 1
+        state.history.exercised[WRITER_SEEN[by_device][page.writer]] += 1
 
 
-def _new_words(operation: Operation, old: Words, count: int, before: int) -> Words | None:
+def _stored(operation: Operation, old: bytes, count: int, before: int) -> bytes | None:
     """What the words hold afterwards, if their old values were read right; None: as before."""
     kind = CPU_KIND[operation.kind]
-    value, expected = operation.value + before, operation.expected + before
-    if kind == Kind.READ:
+    if kind == READ:
         return None
-    if kind == Kind.WRITE:
-        return array("Q", [(value + k) & MASK for k in range(count)])
-    if kind == Kind.ADD:
-        return array("Q", [(each + operation.value) & MASK for each in old])
-    swapped = [each == (expected + k) & MASK for k, each in enumerate(old)]
-    if not any(swapped):
+    if kind == WRITE:
+        return bytes_of(stamps(operation.value + before, count))
+    words = words_of(old)
+    if kind == ADD:
+        return bytes_of([(word + operation.value) & MASK for word in words])
+    expected = stamps(operation.expected + before, count)
+    if not any(map(eq, words, expected)):
         return None
-    return array("Q", [(value + k) & MASK if swapped[k] else each for k, each in enumerate(old)])
+    new = stamps(operation.value + before, count)
+    return bytes_of([n if w == e else w for w, e, n in zip(words, expected, new, strict=True)])
 
 
 def check_answer(operation: Operation, outcome: Outcome) -> None:
     """`Broken` unless the outcome of an access is one: lengths fit, data where data belongs."""
-    done, length = outcome.done, operation.length
-    if outcome.status == Status.OK:
+    status, _, done, data = outcome
+    length = operation.length
+    if status == OK:
         if done != length:
             raise Broken(Problem.ANSWER, f"OK with {done} of {length} bytes done")
     elif done >= length or done % WORD:
         raise Broken(Problem.ANSWER, f"{done} of {length} bytes done, but not OK")
-    size = 0 if CPU_KIND[operation.kind] == Kind.WRITE else done
-    if len(outcome.data) != size:
-        raise Broken(Problem.ANSWER, f"{len(outcome.data)} bytes of data where {size} belong")
+    size = 0 if CPU_KIND[operation.kind] == WRITE else done
+    if len(data) != size:
+        raise Broken(Problem.ANSWER, f"{len(data)} bytes of data where {size} belong")
 
 
-def _wrong_value(page: int, first: int, words: Words, contents: list[Page]) -> Broken:
+def _wrong_value(page: int, first: int, words: Iterable[int], contents: list[Page]) -> Broken:
     """The first word that none of the contents allows, along with those before it."""
     for word, value in enumerate(words, first):
         allowed: Values = frozenset()
@@ -196,6 +195,8 @@ def _wrong_value(page: int, first: int, words: Words, contents: list[Page]) -> B
 class _Access:
     """One access that was done, in whole or in part, on one way."""
 
+    __slots__ = ("by_device", "operation", "outcome", "pieces", "process", "state", "way")
+
     def __init__(
         self, state: State, operation: Operation, outcome: Outcome, process: int, way: Way
     ) -> None:
@@ -204,63 +205,62 @@ class _Access:
         self.outcome = outcome
         self.process = process
         self.way = way
-        self.by_device = operation.kind >= Kind.ATTACH
-        self.side = Side.DEVICE if self.by_device else Side.CPU
-        self.pieces = list(pieces(operation, state.geometry.page_size))
+        self.by_device = operation.kind >= ATTACH
+        self.pieces = pieces(operation, state.geometry.page_size)
 
     def judge(self) -> None:
         done = self.outcome.done // WORD
-        if self.outcome.status != Status.OK:
+        faulted = self.outcome.status != OK
+        if faulted:
             self._check_fault(done)
         for page, first, count, before in self.pieces:
             if before < done:
                 self._piece(page, first, min(count, done - before), before)
-        if self.by_device and self.outcome.status != Status.OK and self.way.need == READ_WRITE:
+        if faulted and self.by_device and self.way.need == READ_WRITE:
             self._unreported(done)
 
     def _check_fault(self, done: int) -> None:
         """A fault is right if some page at or behind it may be closed to the access."""
         if done and self.way.shut:
             raise Broken(Problem.NO_FAULT, "part of it was done", page=self.operation.page)
-        for page, _, count, before in self.pieces:
-            if before + count > done and not self.way.reach(page).must:
+        ahead = [page for page, _, count, before in self.pieces if before + count > done]
+        for page in ahead:
+            if not self.way.must(page):
                 _count_fault(self.state, self.operation, page)
                 return
-        at = next(page for page, _, count, before in self.pieces if before + count > done)
+        at = ahead[0]
         raise Broken(Problem.FAULT, f"page {at} allows the access, but it faulted", page=at)
 
     def _piece(self, page: int, first: int, count: int, before: int) -> None:
-        if not self.way.reach(page).may:
+        if not self.way.may(page):
             raise Broken(Problem.NO_FAULT, f"page {page} does not allow the access", page=page)
         kind = CPU_KIND[self.operation.kind]
-        old = words_of(self.outcome.data[before * WORD : (before + count) * WORD])
-        new = _new_words(self.operation, old, count, before)
+        old = self.outcome.data[before * WORD : (before + count) * WORD]
+        new = _stored(self.operation, old, count, before)
         if self.way.stale(page):
-            self.state.history.marks[self.process][page] |= Mark.STALE
+            self.state.history.marks[self.process][page] |= STALE
         contents = self.way.contents(page, stores=new is not None)
-        if kind != Kind.WRITE:
+        if kind != WRITE:
             contents = self._check_values(page, first, old, contents)
-        count_access(self.state, self.operation, self.process, page)
+        _count_access(self.state, self.operation, self.process, page)
         if new is not None:
             self._store(contents, first, new, before)
-        elif kind == Kind.CAS or self.by_device:
+        elif kind == CAS or self.by_device:
             # Whether a failed compare-exchange counts as a write is up to the processor, and
             # a device may pin for writing what it only reads.  mmap(2) leaves it open whether a
             # private mapping shows later changes of its file.
             maybe_copied(self.way.space, page)
 
-    def _check_values(
-        self, page: int, first: int, words: Words, contents: list[Page]
-    ) -> list[Page]:
-        """Check the words read; the contents that they may come from."""
+    def _check_values(self, page: int, first: int, data: bytes, contents: list[Page]) -> list[Page]:
+        """Check what was read; the contents that it may come from."""
         self.state.history.exercised["A4"] += 1
-        fitting = [each for each in contents if each.fits(first, words)]
+        fitting = [each for each in contents if each.fits(first, data)]
         if not fitting:
-            raise _wrong_value(page, first, words, contents)
+            raise _wrong_value(page, first, words_of(data), contents)
         if len(fitting) == 1:
-            count_last_writer(self.state, self.operation, fitting[0])
-            fitting[0].take(first, words)
-        if len(fitting) < len(contents) and not (self.way.registration and self.way.pins):
+            _count_writer(self.state, fitting[0], self.by_device)
+            fitting[0].take(first, data)
+        if len(fitting) < len(contents) and not self.way.pinned:
             self._settle(page, fitting)
         return fitting
 
@@ -273,21 +273,21 @@ class _Access:
                 mapping for mapping in slot if mapping is not None and mapping.page() in contents
             )
 
-    def _store(self, contents: list[Page], first: int, new: Words, before: int) -> None:
+    def _store(self, contents: list[Page], first: int, new: bytes, before: int) -> None:
         for page in contents:
-            page.writer = self.side
+            page.writer = Side.DEVICE if self.by_device else Side.CPU
         if len(contents) == 1:
             contents[0].store_run(first, new)
             return
         for page in contents:
-            self._may_store(page, first, len(new), before)
+            self._may_store(page, first, len(new) // WORD, before)
 
     def _unreported(self, done: int) -> None:
         """A device that faults need not tell how far it came: what lies behind may be done."""
         for page, first, count, before in self.pieces:
             if before + count <= done:
                 continue
-            if not self.way.reach(page).may:
+            if not self.way.may(page):
                 return
             skipped = max(done - before, 0)
             maybe_copied(self.way.space, page)
@@ -296,16 +296,14 @@ class _Access:
             for each in dict.fromkeys(contents):
                 if each is not None:
                     self._may_store(each, first + skipped, count - skipped, before + skipped)
-            if not self.way.reach(page).must:
-                continue
 
     def _may_store(self, page: Page, first: int, count: int, before: int) -> None:
-        if CPU_KIND[self.operation.kind] == Kind.WRITE:
-            value = self.operation.value + before
-            for k in range(count):
-                page.may_store(first + k, (value + k) & MASK)
-            return
-        for k in range(count):
-            change = change_of(self.operation, before + k)
+        words: Iterable[int] = range(first, first + count)
+        if not page.lazy and page.backing is None:
+            old = bytes(page.known_in(first, count * WORD))
+            words = page.unsure_in(first, count * WORD)
+            page.may_store_run(first, _stored(self.operation, old, count, before) or old)
+        for word in words:
+            change = change_of(self.operation, before + word - first)
             assert change is not None
-            page.may_store(first + k, apply(change, page.values(first + k)))
+            page.may_change(word, change)

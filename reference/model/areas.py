@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..operations import Flag, Kind, Operation
-from ..outcomes import Outcome, Status
+from ..operations import EVENTS, Flag, Kind, Operation
+from ..outcomes import Outcome
 from .memory import (
     RIGHTS,
     UNMAPPED,
@@ -22,6 +22,7 @@ from .memory import (
     uniform,
 )
 from .page import Page
+from .plain import ERROR, FAULT, OK, UNSUPPORTED
 from .state import Broken, Problem, State
 
 __all__ = ["CALLS"]
@@ -51,6 +52,10 @@ def pages_of(operation: Operation) -> range:
     return range(operation.page, operation.page + operation.pages)
 
 
+def target_of(operation: Operation) -> range:
+    return range(operation.target, operation.target + operation.pages)
+
+
 def either(*slots: Slot) -> Slot:
     """A slot of which it is unknown which of these it is."""
     return tuple(dict.fromkeys(mapping for slot in slots for mapping in slot))
@@ -64,11 +69,10 @@ def map_(state: State, operation: Operation, succeeded: bool, space: AddressSpac
         file = state.files[operation.file]
     elif shared:
         file = File(operation.pages, state.geometry.page_size)
-    area = state.next_area()
+    area, rights = state.next_area(), operation.flags & RIGHTS
     for index, page in enumerate(pages_of(operation)):
-        mapping = Mapping(
-            operation.flags & RIGHTS, (area, index), file, operation.target + index, shared=shared
-        )
+        own = Page() if file is None else None
+        mapping = Mapping(rights, (area, index), file, operation.target + index, own, shared=shared)
         space.slots[page] = (mapping,)
 
 
@@ -79,11 +83,8 @@ def unmap(state: State, operation: Operation, succeeded: bool, space: AddressSpa
 
 
 def remap(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
-    source, target = (
-        pages_of(operation),
-        range(operation.target, operation.target + operation.pages),
-    )
-    if set(source) & set(target):
+    source, target = pages_of(operation), target_of(operation)
+    if abs(source.start - target.start) < operation.pages:
         must_fail(operation, succeeded, "source and destination overlap")
         return
     old = [space.slots[page] for page in source]
@@ -103,7 +104,7 @@ def _moved(state: State, operation: Operation, space: AddressSpace, old: list[Sl
     one_area = state.next_area() if uniform(old) else None
     for index, slot in enumerate(old):
         source, target = operation.page + index, operation.target + index
-        landed: Slot = tuple(m for m in slot if m is not None)
+        landed: Slot = tuple([m for m in slot if m is not None])
         for mapping in landed:
             if mapping is not None:
                 mapping.area = (one_area or state.next_area(), index)
@@ -118,7 +119,7 @@ def _moved(state: State, operation: Operation, space: AddressSpace, old: list[Sl
 
 def _left_behind(operation: Operation, slot: Slot) -> Slot:
     if operation.flags & _DONTUNMAP:
-        return tuple(None if m is None else m.fresh() for m in slot)
+        return tuple([None if m is None else m.fresh() for m in slot])
     return UNMAPPED
 
 
@@ -149,7 +150,7 @@ def protect(state: State, operation: Operation, succeeded: bool, space: AddressS
     areas: dict[int, int] = {}
     for page in reached:
         if succeeded:
-            slots[page] = tuple(mapping for mapping in slots[page] if mapping is not None)
+            slots[page] = tuple([mapping for mapping in slots[page] if mapping is not None])
         for mapping in slots[page]:
             if mapping is not None:
                 mapping.may = rights if succeeded else mapping.may | rights
@@ -170,9 +171,9 @@ def discard(state: State, operation: Operation, succeeded: bool, space: AddressS
     pages = pages_of(operation)
     _check_holes(operation, succeeded, [slots[page] for page in pages])
     for page in pages:
-        fresh = tuple(None if m is None else m.fresh() for m in slots[page])
+        fresh = tuple([None if m is None else m.fresh() for m in slots[page]])
         if succeeded:
-            slots[page] = tuple(mapping for mapping in fresh if mapping is not None)
+            slots[page] = tuple([mapping for mapping in fresh if mapping is not None])
         elif any(m is not None and not m.shared for m in slots[page]):
             slots[page] = either(slots[page], fresh)
 
@@ -234,9 +235,10 @@ def truncate(state: State, operation: Operation, succeeded: bool, space: Address
     file = state.files[operation.file]
     file.truncate(operation.pages)
     for other in state.spaces:
-        for mapping in () if other is None else other.mappings():
-            if mapping.file is file and mapping.index >= operation.pages:
-                mapping.own = None
+        if other is not None:
+            for mapping in other.mappings():
+                if mapping.file is file and mapping.index >= operation.pages:
+                    mapping.own = None
 
 
 def fork(state: State, operation: Operation, succeeded: bool, space: AddressSpace) -> None:
@@ -286,51 +288,62 @@ CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
 def call(state: State, operation: Operation, outcome: Outcome) -> None:
     """Judge a memory management call and take over what it did."""
     space = state.spaces[operation.process]
-    if outcome.status == Status.UNSUPPORTED or space is None:
+    status, error, done, data = outcome
+    if status == UNSUPPORTED or space is None:
         return
-    if outcome.status == Status.FAULT or outcome.done or outcome.data:
+    if status == FAULT or done or data:
         raise Broken(Problem.ANSWER, "the outcome of an access, for what is none")
-    if outcome.status == Status.ERROR and outcome.error == EAGAIN and _plain(operation):
+    kind = operation.kind
+    if status == ERROR and error == EAGAIN and kind not in _MAY_BE_BUSY:
         raise Broken(Problem.REFUSED, "refused with EAGAIN", page=operation.page)
-    succeeded = outcome.status == Status.OK
-    if succeeded or operation.kind not in _EVENT_KINDS:
+    succeeded = status == OK
+    changes = kind not in _EVENT_KINDS
+    if state.attached and (succeeded or changes):
         tell(state, operation)
-    CALLS[operation.kind](state, operation, succeeded, space)
-    if succeeded and operation.kind not in _EVENT_KINDS:
+    CALLS[kind](state, operation, succeeded, space)
+    if succeeded and changes:
         state.history.exercised["A6"] += 1
         if state.attached:
             state.history.exercised["B3"] += 1
 
 
-_EVENT_KINDS = frozenset({Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE})
-
-
-def _plain(operation: Operation) -> bool:
-    """A call that may not be refused just because a mirror is busy."""
-    return operation.kind not in _EVENT_KINDS and operation.kind != Kind.FORK
+_EVENT_KINDS = frozenset(map(int, EVENTS))
+_MAY_BE_BUSY = _EVENT_KINDS | {int(Kind.FORK)}
+"""Calls that may be refused just because a mirror is busy."""
 
 
 def tell(state: State, operation: Operation) -> None:
     """Note which pages of whom the call changes, for the rules about mirrors."""
     history, kind = state.history, operation.kind
-    if kind in {Kind.FORK, Kind.EXIT}:
-        history.event(operation.process, 0, state.geometry.pages, kind)
-    elif kind in {Kind.TRUNCATE, Kind.PUNCH}:
+    if kind in _OF_FILES:
         _tell_file(state, operation)
+    elif kind in _OF_SPACES:
+        history.event(operation.process, range(state.geometry.pages), kind)
     else:
-        history.event(operation.process, operation.page, operation.pages, kind)
-        if kind == Kind.REMAP:
-            history.event(operation.process, operation.target, operation.pages, kind)
+        history.event(operation.process, pages_of(operation), kind)
+        if kind == _REMAP:
+            history.event(operation.process, target_of(operation), kind)
+
+
+_REMAP = int(Kind.REMAP)
+_OF_SPACES = frozenset(map(int, (Kind.FORK, Kind.EXIT)))
+"""Calls that change all of an address space."""
+_OF_FILES = frozenset(map(int, (Kind.TRUNCATE, Kind.PUNCH)))
+"""Calls that change a file, for everybody who has it mapped."""
 
 
 def _tell_file(state: State, operation: Operation) -> None:
     files = _files_of(state, operation)
-    for process, space in enumerate(state.spaces):
-        if space is None:
-            continue
-        for page, slot in enumerate(space.slots):
-            if any(m is not None and m.file in files for m in slot):
-                state.history.event(process, page, 1, operation.kind)
+    for process in set(state.history.owner.values()):
+        space = state.spaces[process]
+        if space is not None:
+            changed = [
+                page
+                for page, slot in enumerate(space.slots)
+                for mapping in slot
+                if mapping is not None and mapping.file in files
+            ]
+            state.history.event(process, changed, operation.kind)
 
 
 def _files_of(state: State, operation: Operation) -> set[File]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..operations import Flag, Kind, Operation
-from ..outcomes import Outcome, Status
+from ..outcomes import Outcome
 from .areas import EAGAIN, must_fail, must_succeed, pages_of
-from .history import ON_DEVICE, Mark
+from .history import EXCLUSIVE, HOLE, ON_DEVICE, ON_DEVICE_0, REFUSED, RETURNED
 from .memory import RIGHTS, AddressSpace, Slot, surely_unmapped
 from .page import Page
-from .reach import READ_WRITE, maybe_copied, reach_of
+from .plain import ERROR, OK, READ_WRITE, UNSUPPORTED
+from .reach import maybe_copied, reachable, surely_reachable
 from .state import Broken, Problem, Registration, State
 
 __all__ = ["DEVICE_CALLS", "device_call"]
 
 
 def attach(state: State, operation: Operation, outcome: Outcome) -> None:
-    if outcome.status == Status.OK:
+    if outcome.status == OK:
         state.attached[operation.device] = operation.process
         state.history.attach(operation.device, operation.process)
 
@@ -25,20 +26,20 @@ def attach(state: State, operation: Operation, outcome: Outcome) -> None:
 def detach(state: State, operation: Operation, outcome: Outcome) -> None:
     if operation.device not in state.attached:
         return
-    must_succeed(operation, outcome.status == Status.OK)
+    must_succeed(operation, outcome.status == OK)
     process = state.attached.pop(operation.device)
     state.history.detach(operation.device)
     for key in [key for key in state.registrations if key[0] == operation.device]:
         del state.registrations[key]
-    here = Mark.ON_DEVICE_0 << operation.device
+    here = ON_DEVICE_0 << operation.device
     for page, mark in enumerate(state.history.marks[process]):
         if mark & here:
-            state.history.marks[process][page] = mark & ~here | Mark.RETURNED
+            state.history.marks[process][page] = mark & ~here | RETURNED
 
 
 def register(state: State, operation: Operation, outcome: Outcome) -> None:
     space = state.mirrored(operation.device)
-    succeeded = outcome.status == Status.OK
+    succeeded = outcome.status == OK
     name = (operation.device, operation.key)
     if space is None or name in state.registrations:
         must_fail(operation, succeeded, "the key is live" if space else "the process has exited")
@@ -61,11 +62,12 @@ def _check_range(
 ) -> None:
     """A range operation succeeds exactly if every page allows these rights."""
     pages = pages_of(operation)
-    closed = [page for page in pages if not reach_of(space, page, rights).may]
-    if succeeded and closed:
-        message = f"page {closed[0]} does not give these rights"
-        raise Broken(Problem.NO_FAULT, message, page=closed[0])
-    if not succeeded and all(reach_of(space, page, rights).must for page in pages):
+    if succeeded:
+        for page in pages:
+            if not reachable(space.slots[page], rights):
+                message = f"page {page} does not give these rights"
+                raise Broken(Problem.NO_FAULT, message, page=page)
+    elif all(surely_reachable(space.slots[page], rights) for page in pages):
         message = "every page of the range gives these rights, but it was refused"
         raise Broken(Problem.FAULT, message, page=operation.page)
     state.history.exercised["A2" if succeeded else "A1"] += 1
@@ -90,7 +92,7 @@ def _copied(space: AddressSpace, page: int, rights: int) -> tuple[Page, ...]:
 
 def unregister(state: State, operation: Operation, outcome: Outcome) -> None:
     name = (operation.device, operation.key)
-    succeeded = outcome.status == Status.OK
+    succeeded = outcome.status == OK
     if name not in state.registrations:
         must_fail(operation, succeeded, "there is no such registration")
         return
@@ -102,7 +104,7 @@ def unregister(state: State, operation: Operation, outcome: Outcome) -> None:
 def fault(state: State, operation: Operation, outcome: Outcome) -> None:
     """hmm_range_fault: H3 says when it succeeds; a write fault breaks copy-on-write."""
     space = state.mirrored(operation.device)
-    succeeded = outcome.status == Status.OK
+    succeeded = outcome.status == OK
     if space is None:
         must_fail(operation, succeeded, "the process has exited")
         return
@@ -128,49 +130,49 @@ def to_device(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     marks = state.history.marks[process]
     for page in pages_of(operation):
-        if outcome.status != Status.OK:
-            marks[page] |= Mark.REFUSED
+        if outcome.status != OK:
+            marks[page] |= REFUSED
         elif not surely_unmapped(space.slots[page]):
-            marks[page] = (Mark.ON_DEVICE_0 << operation.device) | _hole(space.slots[page])
-    if outcome.status == Status.OK:
-        state.history.event(process, operation.page, operation.pages, operation.kind)
+            marks[page] = (ON_DEVICE_0 << operation.device) | _hole(space.slots[page])
+    if outcome.status == OK:
+        state.history.event(process, pages_of(operation), operation.kind)
 
 
 def _hole(slot: Slot) -> int:
     """`Mark.HOLE` for private memory that was never written."""
     own = slot[0].own if slot[0] is not None else None
-    return Mark.HOLE if own is not None and not own.written() else 0
+    return HOLE if own is not None and own.blank else 0
 
 
 def to_system(state: State, operation: Operation, outcome: Outcome) -> None:
-    if outcome.status != Status.OK:
+    if outcome.status != OK:
         return
     process = state.attached[operation.device]
     marks = state.history.marks[process]
     for page in pages_of(operation):
         if marks[page] & ON_DEVICE:
-            marks[page] = Mark.RETURNED
-    state.history.event(process, operation.page, operation.pages, operation.kind)
+            marks[page] = RETURNED
+    state.history.event(process, pages_of(operation), operation.kind)
 
 
 def exclusive(state: State, operation: Operation, outcome: Outcome) -> None:
-    if outcome.status != Status.OK:
+    if outcome.status != OK:
         return
     process = state.attached[operation.device]
     for page in pages_of(operation):
-        state.history.marks[process][page] |= Mark.EXCLUSIVE
-    state.history.event(process, operation.page, operation.pages, operation.kind)
+        state.history.marks[process][page] |= EXCLUSIVE
+    state.history.event(process, pages_of(operation), operation.kind)
 
 
 def invalidate(state: State, operation: Operation, outcome: Outcome) -> None:
-    if outcome.status == Status.ERROR:
+    if outcome.status == ERROR:
         if not operation.flags & Flag.NONBLOCK:
             raise Broken(Problem.REFUSED, "a blockable invalidation was refused")
         if outcome.error != EAGAIN:
             raise Broken(Problem.REFUSED, f"refused with errno {outcome.error}, not EAGAIN")
         return
-    if outcome.status == Status.OK:
-        state.history.event(operation.process, operation.page, operation.pages, operation.kind)
+    if outcome.status == OK:
+        state.history.event(operation.process, pages_of(operation), operation.kind)
 
 
 _FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
@@ -189,10 +191,14 @@ DEVICE_CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
 
 def device_call(state: State, operation: Operation, outcome: Outcome) -> None:
     """Judge a device operation that is no access, and take over what it did."""
-    if outcome.status == Status.UNSUPPORTED:
+    if outcome.status == UNSUPPORTED:
         return
     if outcome.done or outcome.data:
         raise Broken(Problem.ANSWER, "the outcome of an access, for what is none")
-    attached = operation.device in state.attached
-    if attached or operation.kind in {Kind.ATTACH, Kind.INVALIDATE}:
-        DEVICE_CALLS[operation.kind](state, operation, outcome)
+    kind = operation.kind
+    if operation.device in state.attached or kind in _UNATTACHED:
+        DEVICE_CALLS[kind](state, operation, outcome)
+
+
+_UNATTACHED = frozenset(map(int, (Kind.ATTACH, Kind.INVALIDATE)))
+"""What needs no device that is attached already."""

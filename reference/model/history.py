@@ -6,7 +6,8 @@ Nothing here decides what is allowed; that is the business of the contents and t
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Sequence
 
 from ..geometry import Geometry
 from ..operations import Kind
@@ -44,13 +45,20 @@ HOLE, RETURNED, EXCLUSIVE, RACED, STALE, REFUSED = (
 )
 ON_DEVICE_0 = int(Mark.ON_DEVICE_0)
 
+WRITER_SEEN = (
+    ("", "C1/cpu sees cpu", "C1/cpu sees device"),
+    ("", "C1/device sees cpu", "C1/device sees device"),
+)
+"""What a read of a page counts as: by whether a device reads, and by `Side` that wrote."""
+
 
 class History:
     """Marks of every page, and the events since each device last used it."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.pages = geometry.pages
-        self.exercised: Counter[str] = Counter()
+        self.exercised: defaultdict[str, int] = defaultdict(int)
+        """How often each rule was put to the test, by rule id, or `id/detail`."""
         self.marks = [[0] * geometry.pages for _ in range(geometry.processes)]
         self.since: dict[int, list[int]] = {}
         """Of an attached device, by page: bit mask of the kinds of operation since it last used
@@ -64,31 +72,32 @@ class History:
     def detach(self, device: int) -> None:
         del self.since[device], self.owner[device]
 
-    def event(self, process: int, first: int, count: int, kind: int) -> None:
+    def event(self, process: int, pages: Sequence[int], kind: int) -> None:
         """Something happened to these pages that a mirror may have been told of."""
-        for device, since in self.since.items():
-            if self.owner[device] == process:
-                for page in range(first, first + count):
+        bit = 1 << kind
+        for device, owner in self.owner.items():
+            if owner == process:
+                since = self.since[device]
+                for page in pages:
                     if since[page] >= 0:
-                        since[page] |= 1 << kind
+                        since[page] |= bit
 
     def cpu_access(self, process: int, page: int) -> None:
-        """A CPU access to the page was judged to be right."""
+        """A CPU access to the page was judged to be right; for a page without marks, a no-op."""
         mark = self.marks[process][page]
-        if mark:
-            exercised = self.exercised
-            if mark & ON_DEVICE:
-                exercised["G9"] += 1
-            if mark & RETURNED:
-                exercised["G7"] += 1
-            if mark & EXCLUSIVE:
-                exercised["X1"] += 1
-            if mark & REFUSED:
-                exercised["G2"] += 1
-            if mark & (RACED | STALE):
-                exercised["C2"] += 1
-            kept = RETURNED if mark & ON_DEVICE else 0
-            self.marks[process][page] = kept | (mark & STALE)
+        exercised = self.exercised
+        if mark & ON_DEVICE:
+            exercised["G9"] += 1
+        if mark & RETURNED:
+            exercised["G7"] += 1
+        if mark & EXCLUSIVE:
+            exercised["X1"] += 1
+        if mark & REFUSED:
+            exercised["G2"] += 1
+        if mark & (RACED | STALE):
+            exercised["C2"] += 1
+        kept = RETURNED if mark & ON_DEVICE else 0
+        self.marks[process][page] = kept | (mark & STALE)
 
     def device_access(self, device: int, process: int, page: int) -> None:
         """A device's access to the page was judged to be right."""
@@ -112,15 +121,16 @@ class History:
 
     def _invalidated(self, events: int) -> None:
         exercised = self.exercised
-        for kind in _EVENT_KINDS:
-            if events & 1 << kind:
-                exercised[_EVENT_RULES.get(kind, f"I12/{kind.name.lower()}")] += 1
+        for bit, rule in _EVENT_RULES:
+            if events & bit:
+                exercised[rule] += 1
 
     def pending(self, device: int, page: int) -> list[Kind]:
         """The events since the device last used the page; none if it never did."""
         events = max(self.since[device][page], 0)
-        return [kind for kind in _EVENT_KINDS if events & 1 << kind]
+        return [kind for kind in Kind if events & 1 << kind]
 
 
-_EVENT_KINDS = tuple(Kind)
-_EVENT_RULES = {Kind.FORK: "L7", Kind.INVALIDATE: "B11"}
+_OWN_RULES = {Kind.FORK: "L7", Kind.INVALIDATE: "B11"}
+_EVENT_RULES = [(1 << kind, _OWN_RULES.get(kind, f"I12/{kind.name.lower()}")) for kind in Kind]
+"""What a device's access counts as, by the bit of an event since its last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..operations import ACCESSES, DEVICE_KINDS, Kind, Operation
 from ..rules import RULES
 from ..trace import Cause, Judgement, Trace, Violation, WrongWord
@@ -35,18 +37,18 @@ def judge(trace: Trace) -> Judgement:
         try:
             model.step(operation, outcome)
         except Broken as broken:
-            return Judgement(_violation(model, trace, index, broken), exercised)
+            return Judgement(_violation(model, trace, index, broken), Counter(exercised))
     if trace.breakdown is not None:
         rule = BREAKDOWN_RULES[trace.breakdown.cause]
         # Operations go in batches, so any of those left unanswered may have done it.
         message = f"{trace.breakdown.cause}: {trace.breakdown.message}"
-        return Judgement(Violation(rule, len(program) - 1, message), exercised)
+        return Judgement(Violation(rule, len(program) - 1, message), Counter(exercised))
     if len(trace.outcomes) < len(program):
         message = f"{len(trace.outcomes)} outcomes for {len(program)} operations"
-        return Judgement(Violation("R4", len(trace.outcomes), message), exercised)
+        return Judgement(Violation("R4", len(trace.outcomes), message), Counter(exercised))
     for rule in ("R1", "R2", "R3", "R4"):
         exercised[rule] += 1
-    return Judgement(None, exercised)
+    return Judgement(None, Counter(exercised))
 
 
 def _violation(model: LastWriter, trace: Trace, index: int, broken: Broken) -> Violation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..geometry import Geometry
 from ..operations import CPU_ACCESSES, DEVICE_ACCESSES, Kind, Operation
 from ..outcomes import Outcome
@@ -9,13 +11,12 @@ from ..syncmodels import Sync
 from . import jobs
 from .accesses import access
 from .areas import CALLS, call
-from .devices import device_call
+from .devices import DEVICE_CALLS, device_call
 from .state import State
 
 __all__ = ["LastWriter"]
 
-_CPU = frozenset(map(int, CPU_ACCESSES))
-_DEVICE = frozenset(map(int, DEVICE_ACCESSES))
+Step = Callable[[State, Operation, Outcome], None]
 
 
 class LastWriter:
@@ -29,29 +30,33 @@ class LastWriter:
         self.state = State(geometry, sync)
 
     def step(self, operation: Operation, outcome: Outcome) -> None:
-        state, kind = self.state, operation.kind
+        state = self.state
         if state.in_flight:
             jobs.before(state, operation, outcome)
-        if kind in _CPU:
-            access(state, operation, outcome, operation.process)
-        elif kind in _DEVICE:
-            self._device_access(operation, outcome)
-        elif kind in CALLS:
-            call(state, operation, outcome)
-        elif kind == Kind.SUBMIT:
-            jobs.submit(state, operation, outcome)
-        elif kind == Kind.WAIT:
-            jobs.wait(state, operation, outcome)
-        else:
-            device_call(state, operation, outcome)
+        _STEPS[operation.kind](state, operation, outcome)
         if state.in_flight:
             jobs.observe(state, operation)
 
-    def _device_access(self, operation: Operation, outcome: Outcome) -> None:
-        process = self.state.attached.get(operation.device)
-        if process is None:
-            return  # attaching failed, and was judged then
-        if operation.job:
-            jobs.enqueue(self.state, operation, outcome)
-        else:
-            access(self.state, operation, outcome, process)
+
+def _cpu_access(state: State, operation: Operation, outcome: Outcome) -> None:
+    access(state, operation, outcome, operation.process)
+
+
+def _device_access(state: State, operation: Operation, outcome: Outcome) -> None:
+    process = state.attached.get(operation.device)
+    if process is None:
+        return  # attaching failed, and was judged then
+    if operation.job:
+        jobs.enqueue(state, operation, outcome)
+    else:
+        access(state, operation, outcome, process)
+
+
+_STEPS: dict[int, Step] = {
+    **dict.fromkeys(map(int, CPU_ACCESSES), _cpu_access),
+    **dict.fromkeys(map(int, DEVICE_ACCESSES), _device_access),
+    **dict.fromkeys(CALLS, call),
+    **dict.fromkeys(DEVICE_CALLS, device_call),
+    int(Kind.SUBMIT): jobs.submit,
+    int(Kind.WAIT): jobs.wait,
+}

@@ -33,7 +33,10 @@ class File:
         """Contents of a page, or None behind the end of the file."""
         if index >= self.pages:
             return None
-        return self.contents.setdefault(index, Page())
+        page = self.contents.get(index)
+        if page is None:
+            page = self.contents[index] = Page()
+        return page
 
     def truncate(self, pages: int) -> None:
         self.pages = pages
@@ -51,7 +54,14 @@ class Mapping:
     __slots__ = ("area", "file", "index", "may", "must", "own", "shared")
 
     def __init__(
-        self, rights: int, area: tuple[int, int], file: File | None, index: int, *, shared: bool
+        self,
+        rights: int,
+        area: tuple[int, int],
+        file: File | None,
+        index: int,
+        own: Page | None,
+        *,
+        shared: bool,
     ) -> None:
         self.may = rights
         self.must = rights
@@ -59,27 +69,26 @@ class Mapping:
         """Identity of the area and page in it: neighbours of one area have neighbouring numbers."""
         self.file = file
         self.index = index
+        self.own = own
         self.shared = shared
-        self.own: Page | None = Page() if file is None else None
+
+    def _with(self, own: Page | None) -> Mapping:
+        """The same mapping with these private contents."""
+        twin = Mapping(self.must, self.area, self.file, self.index, own, shared=self.shared)
+        twin.may = self.may
+        return twin
 
     def copy(self) -> Mapping:
         """A mapping of the same memory: the private page, if any, is the same one."""
-        twin = Mapping.__new__(Mapping)
-        twin.may, twin.must, twin.area = self.may, self.must, self.area
-        twin.file, twin.index, twin.shared, twin.own = self.file, self.index, self.shared, self.own
-        return twin
+        return self._with(self.own)
 
     def forked(self) -> Mapping:
         """The child's mapping: private pages are copied, shared ones are not."""
-        twin = self.copy()
-        twin.own = None if self.own is None else self.own.copy()
-        return twin
+        return self._with(None if self.own is None else self.own.copy())
 
     def fresh(self) -> Mapping:
         """The mapping with its private contents dropped: zero, or what the file holds."""
-        twin = self.copy()
-        twin.own = Page() if self.file is None else None
-        return twin
+        return self._with(Page() if self.file is None else None)
 
     @property
     def private_anonymous(self) -> bool:
@@ -88,16 +97,14 @@ class Mapping:
     @property
     def through(self) -> bool:
         """A private file page without a copy of its own."""
-        return self.file is not None and not self.shared and self.own is None
+        return self.own is None and not self.shared
 
     def page(self) -> Page | None:
         """The contents that an access reads, or None behind the end of the file."""
         file = self.file
-        if file is None:
+        if file is None or (self.own is not None and self.index < file.pages):
             return self.own
-        if self.own is None or self.index >= file.pages:
-            return file.page(self.index)
-        return self.own
+        return file.page(self.index)
 
     def break_cow(self, *, whole: bool = False) -> Page | None:
         """The contents that a write changes: a private file page gets its own copy first.
@@ -134,7 +141,7 @@ class AddressSpace:
     def fork(self) -> AddressSpace:
         return AddressSpace(
             [
-                tuple(None if mapping is None else mapping.forked() for mapping in slot)
+                tuple([None if mapping is None else mapping.forked() for mapping in slot])
                 for slot in self.slots
             ]
         )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import enum
-import sys
-from array import array
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
 from ..operations import WORD
-from .values import Values, holds, union
+from .values import Change, Values, apply, holds, union
+from .words import words_of
 
-__all__ = ["GRANULE", "Backing", "Page", "Side", "Watch", "Words", "words_of"]
-
-Words: TypeAlias = "array[int]"
+__all__ = ["GRANULE", "Backing", "Page", "Side", "Watch"]
 
 GRANULE = 4096 // WORD
 """Words in the smallest page of a kernel: copy-on-write and lazy free work on these.
@@ -22,15 +20,7 @@ GRANULE = 4096 // WORD
 A slot of the arena may be larger.  Some candidates copy or drop it as a whole, others in granules,
 and both are right.
 """
-
-
-def words_of(data: bytes | memoryview) -> Words:
-    """The words in data that a candidate gave, which is little-endian."""
-    words = array("Q")
-    words.frombytes(data)
-    if sys.byteorder == "big":
-        words.byteswap()
-    return words
+_NONE: frozenset[int] = frozenset()
 
 
 class Side(enum.IntEnum):
@@ -51,10 +41,6 @@ class Watch:
         """Words that were, or may have been, written."""
         self.settled = False
         """A read has told more about some word."""
-
-    @property
-    def quiet(self) -> bool:
-        return not self.written and not self.settled
 
 
 class Backing(Protocol):
@@ -80,19 +66,19 @@ class Page:
     )
 
     def __init__(self) -> None:
-        self.known: Words = array("Q")
-        """Words that hold one value; zeros at the end are left out."""
+        self.known = bytearray()
+        """Words that hold one value, as bytes; zeros at the end are left out."""
         self.unsure: dict[int, frozenset[int]] = {}
         """Words that may hold several values; what `known` has for them means nothing."""
         self.lazy = False
         """Freed lazily: a granule that is not `kept` may turn to zero at any moment."""
-        self.kept: set[int] = set()
+        self.kept = _NONE
         """Granules that were written since the lazy free."""
         self.rewritten = False
         """Some word may have been written since the lazy free, before or after it was dropped."""
         self.backing: tuple[Backing, int] | None = None
         """File and page that granules which are not `copied` may still be read from."""
-        self.copied: set[int] = set()
+        self.copied = _NONE
         """Granules of a private copy that surely are its own."""
         self.doubtful = False
         """It may stand for two pages, one that is mapped and one that is only pinned."""
@@ -103,9 +89,11 @@ class Page:
     def copy(self) -> Page:
         twin = Page()
         twin.known, twin.unsure = self.known[:], self.unsure.copy()
-        twin.lazy, twin.kept, twin.rewritten = self.lazy, self.kept.copy(), self.rewritten
-        twin.backing, twin.copied = self.backing, self.copied.copy()
         twin.writer = self.writer
+        if self.lazy:
+            twin.lazy, twin.kept, twin.rewritten = True, self.kept, self.rewritten
+        if self.backing is not None:
+            twin.backing, twin.copied = self.backing, self.copied
         return twin
 
     # -- what a read may give -------------------------------------------------------------------
@@ -121,9 +109,11 @@ class Page:
         return values
 
     def _stored(self, word: int) -> Values:
-        if self.unsure and word in self.unsure:
-            return self.unsure[word]
-        return self.known[word] if word < len(self.known) else 0
+        unsure = self.unsure.get(word)
+        if unsure is not None:
+            return unsure
+        at = word * WORD
+        return int.from_bytes(self.known[at : at + WORD], "little")
 
     def _behind(self) -> Page | None:
         """The file's page behind a private copy."""
@@ -131,46 +121,71 @@ class Page:
         file, index = self.backing
         return file.page(index)
 
-    def fits(self, first: int, words: Words) -> bool:
-        """Whether a read from word `first` on may give these words."""
-        end = first + len(words)
-        expected = self._expected(first, end)
-        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
-            if holds(self.values(word), words[word - first]):
-                expected[word - first] = words[word - first]
-        if expected == words:
+    def fits(self, first: int, data: bytes) -> bool:
+        """Whether a read from word `first` on may give this data."""
+        expected = self.known_in(first, len(data))
+        if self.unsure:
+            for word in self.unsure_in(first, len(data)):
+                at = (word - first) * WORD
+                given = data[at : at + WORD]
+                if not holds(self.values(word), int.from_bytes(given, "little")):
+                    return False
+                expected[at : at + WORD] = given
+        if expected == data:
             return True
         if not self.lazy and self.backing is None:
             return False
-        return all(holds(self.values(word), value) for word, value in enumerate(words, first))
+        return all(
+            holds(self.values(word), value) for word, value in enumerate(words_of(data), first)
+        )
 
-    def _expected(self, first: int, end: int) -> Words:
-        expected = self.known[first:end]
-        if len(expected) < end - first:
-            expected.frombytes(bytes((end - first - len(expected)) * WORD))
-        return expected
+    def known_in(self, first: int, size: int) -> bytearray:
+        """What `known` has from word `first` on, `size` bytes."""
+        at = first * WORD
+        expected = self.known[at : at + size]
+        missing = size - len(expected)
+        return expected + bytes(missing) if missing else expected
 
-    def take(self, first: int, words: Words) -> None:
-        """A read from word `first` on gave these words, which fit: what that tells is kept."""
-        end = first + len(words)
-        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
+    def unsure_in(self, first: int, size: int) -> list[int]:
+        """Words from `first` on, of `size` bytes, that may hold several values."""
+        end = first + size // WORD
+        return [word for word in self.unsure if first <= word < end]
+
+    def take(self, first: int, data: bytes) -> None:
+        """A read from word `first` on gave this data, which fits: what that tells is kept."""
+        if not self.unsure and not self.lazy:
+            return
+        words = words_of(data)
+        for word in self.unsure_in(first, len(data)):
             self.narrow(word, words[word - first])
         if self.lazy:
-            expected = self._expected(first, end)
-            for k, value in enumerate(words):
-                if expected[k] != value:
-                    self.narrow(first + k, value)
+            expected = self.known_in(first, len(data))
+            if expected != data:
+                for word, held, value in zip(
+                    range(first, first + len(words)), words_of(expected), words, strict=True
+                ):
+                    if held != value:
+                        self.narrow(word, value)
 
     def written(self) -> list[int]:
         """Words that may be other than zero."""
-        words = np.flatnonzero(np.frombuffer(self.known, dtype=np.uint64)) if self.known else ()
-        return sorted({*map(int, words), *self.unsure})
+        return self._written_in(0, len(self.known) // WORD, self.unsure)
+
+    def _written_in(self, first: int, end: int, unsure: Iterable[int]) -> list[int]:
+        known = self.known[first * WORD : end * WORD]
+        words = np.flatnonzero(np.frombuffer(known, dtype=np.uint64)) if known else ()
+        return sorted({*(first + int(word) for word in words), *unsure})
+
+    @property
+    def blank(self) -> bool:
+        """Whether no word can be other than zero."""
+        return not self.unsure and not self.known.strip(b"\0")
 
     def same(self, other: Page) -> bool:
         """Whether the stored contents of both are the same, as far as is known."""
-        return self.unsure == other.unsure and self.known.tobytes().rstrip(
-            b"\0"
-        ) == other.known.tobytes().rstrip(b"\0")
+        return self.unsure == other.unsure and (
+            self.known == other.known or self.known.rstrip(b"\0") == other.known.rstrip(b"\0")
+        )
 
     # -- what happens to it ---------------------------------------------------------------------
 
@@ -185,28 +200,56 @@ class Page:
         if self.watch is not None:
             self.watch.written.add(word)
 
-    def store_run(self, first: int, words: Words) -> None:
+    def store_run(self, first: int, data: bytes) -> None:
         """A write of consecutive words happened."""
-        end = first + len(words)
+        end = first + len(data) // WORD
         if self.doubtful:
-            for word in range(first, end):
-                self.may_store(word, words[word - first])
+            for word, value in enumerate(words_of(data), first):
+                self.may_store(word, value)
             return
         if self.lazy or self.backing is not None:
             for granule in range(first // GRANULE, (end - 1) // GRANULE + 1):
                 self._claim(granule)
-        if len(self.known) < first:
-            self.known.frombytes(bytes((first - len(self.known)) * WORD))
-        self.known[first:end] = words
-        for word in [word for word in self.unsure if first <= word < end] if self.unsure else ():
-            del self.unsure[word]
+        self._keep(first * WORD, data)
+        if self.unsure:
+            for word in self.unsure_in(first, len(data)):
+                del self.unsure[word]
         if self.watch is not None:
             self.watch.written.update(range(first, end))
+
+    def _keep(self, at: int, data: bytes) -> None:
+        known = self.known
+        if len(known) < at:
+            known.extend(bytes(at - len(known)))
+        known[at : at + len(data)] = data
 
     def may_store(self, word: int, values: Values) -> None:
         """A write may have happened, so the granule may or may not have been claimed."""
         self._put(word, union(self.values(word), values))
         self.rewritten = self.lazy
+        if self.watch is not None:
+            self.watch.written.add(word)
+
+    def may_store_run(self, first: int, data: bytes) -> None:
+        """A write of consecutive words may have happened; those that are unsure stay as they are.
+
+        Not for a page that is `lazy` or has a `backing`.
+        """
+        unsure, end = self.unsure, first + len(data) // WORD
+        held = words_of(self.known_in(first, len(data)))
+        for word, old, new in zip(range(first, end), held, words_of(data), strict=True):
+            if old != new and word not in unsure:
+                unsure[word] = frozenset((old, new))
+        if self.watch is not None:
+            self.watch.written.update(range(first, end))
+
+    def may_change(self, word: int, change: Change) -> None:
+        """A write that depends on what the word held may have happened."""
+        held = self.values(word)
+        values = union(held, apply(change, held))
+        if values is not held or self.lazy or self.backing is not None:
+            self._put(word, values)
+            self.rewritten = self.lazy
         if self.watch is not None:
             self.watch.written.add(word)
 
@@ -220,9 +263,7 @@ class Page:
             self.unsure[word] = values
             return
         self.unsure.pop(word, None)
-        if word >= len(self.known):
-            self.known.frombytes(bytes((word + 1 - len(self.known)) * WORD))
-        self.known[word] = values
+        self._keep(word * WORD, values.to_bytes(WORD, "little"))
 
     def narrow(self, word: int, value: int) -> None:
         """The word was seen to hold `value`."""
@@ -246,17 +287,17 @@ class Page:
             self._put(each, union(self._stored(each), 0) if self.rewritten else 0)
         self._put(word, 0)
         if not self.rewritten:
-            self.kept.add(granule)
+            self.kept |= {granule}
 
     def free_lazily(self) -> None:
         """From here on every granule may be dropped, until it is written."""
-        written = self.written()
-        for granule in {word // GRANULE for word in written} if self.lazy else ():
-            self._claim(granule)  # the free before this one may have dropped it
-        self.lazy = True
-        self.kept.clear()
         if self.watch is not None:
-            self.watch.written.update(written)
+            self.watch.written.update(self.written())
+        if self.lazy:
+            for granule in {word // GRANULE for word in self.written()}:
+                self._claim(granule)  # the free before this one may have dropped it
+        self.lazy = True
+        self.kept = _NONE
 
     def own(self) -> None:
         """Every granule was copied from the file, if it had not been before."""
@@ -274,11 +315,13 @@ class Page:
             words = {*self._in(granule), *(() if behind is None else behind._in(granule))}
             for word in words:
                 self._put(word, self.values(word))
-            self.copied.add(granule)
+            self.copied |= {granule}
         if self.lazy and granule not in self.kept:
             for word in self._in(granule):
                 self._put(word, self.values(word))
-            self.kept.add(granule)
+            self.kept |= {granule}
 
     def _in(self, granule: int) -> list[int]:
-        return [word for word in self.written() if word // GRANULE == granule]
+        """Words of the granule that may be other than zero."""
+        first, end = granule * GRANULE, (granule + 1) * GRANULE
+        return self._written_in(first, end, self.unsure_in(first, (end - first) * WORD))

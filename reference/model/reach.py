@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ..operations import Flag, Kind, Operation
+from ..operations import Operation
 from .memory import AddressSpace, Mapping, Slot
 from .page import Page
+from .plain import ATTACH
 from .state import Registration, State
 
-__all__ = ["READ", "READ_WRITE", "Reach", "Way", "maybe_copied", "reach_of"]
-
-READ = int(Flag.READ)
-READ_WRITE = int(Flag.READ | Flag.WRITE)
-
-
-@dataclass
-class Reach:
-    """What an access may do at one page."""
-
-    may: bool
-    must: bool
-
-
-_SHUT = Reach(may=False, must=False)
+__all__ = ["Way", "maybe_copied", "permits", "reachable", "surely_reachable", "way_of"]
 
 
 def permits(mapping: Mapping, need: int) -> bool:
@@ -32,16 +17,22 @@ def permits(mapping: Mapping, need: int) -> bool:
     return mapping.may & need == need and (file is None or mapping.index < file.pages)
 
 
-def reach_of(space: AddressSpace, page: int, need: int) -> Reach:
-    """What an access that needs these rights may do at a page of an address space."""
-    may, must = False, True
-    for mapping in space.slots[page]:
-        if mapping is None or not permits(mapping, need):
-            must = False
-        else:
-            may = True
-            must = must and mapping.must & need == need
-    return Reach(may, must and may)
+def permitting(slot: Slot, need: int) -> list[Mapping]:
+    """The mappings of a slot through which an access with these needs may succeed."""
+    return [m for m in slot if m is not None and permits(m, need)]
+
+
+def reachable(slot: Slot, need: int) -> bool:
+    """Whether an access that needs these rights may succeed at a page."""
+    return bool(permitting(slot, need))
+
+
+def surely_reachable(slot: Slot, need: int) -> bool:
+    """Whether an access that needs these rights must succeed at a page."""
+    for mapping in slot:
+        if mapping is None or mapping.must & need != need or not permits(mapping, need):
+            return False
+    return bool(slot)
 
 
 def maybe_copied(space: AddressSpace, page: int) -> None:
@@ -51,8 +42,10 @@ def maybe_copied(space: AddressSpace, page: int) -> None:
     """
     slot = space.slots[page]
     for mapping in slot:
-        contents = mapping.page() if mapping is not None and mapping.through else None
-        if mapping is None or contents is None:
+        if mapping is None or not mapping.through:
+            continue
+        contents = mapping.page()
+        if contents is None:
             continue
         twin = _copy_of(mapping, slot)
         if twin is None:
@@ -74,20 +67,23 @@ def _copy_of(mapping: Mapping, slot: Slot) -> Mapping | None:
 
 
 class Way:
-    """The way of one access to memory."""
+    """The way of one access to memory: through the mappings, and perhaps through a key."""
 
-    def __init__(self, state: State, operation: Operation, space: AddressSpace, need: int) -> None:
+    __slots__ = ("need", "pinned", "registration", "shut", "space", "whole")
+
+    def __init__(self, space: AddressSpace, need: int) -> None:
         self.space = space
         self.need = need
         self.registration: Registration | None = None
+        self.pinned = False
+        """The key leads to what was there when it was registered."""
         self.shut = False
+        """The key does not allow the access."""
         self.whole = True
         """Every page of the buffer is valid, as far as the sync model asks for that."""
-        self.pins = state.sync.pins
-        if operation.kind >= Kind.ATTACH and (operation.key or self.pins or state.sync.revalidates):
-            self._through_key(state, operation)
 
-    def _through_key(self, state: State, operation: Operation) -> None:
+    def through_key(self, state: State, operation: Operation) -> None:
+        """The access goes through its key, which must be registered for all of it."""
         registration = state.registrations.get((operation.device, operation.key))
         end = operation.page * state.geometry.page_size + operation.offset + operation.length
         last = (end - 1) // state.geometry.page_size
@@ -99,34 +95,39 @@ class Way:
             self.shut = True
             return
         self.registration = registration
+        self.pinned = state.sync.pins
         if state.sync.revalidates:
             self._revalidate(registration)
 
     def _revalidate(self, registration: Registration) -> None:
         """Every use of a buffer faults all of it in, with the buffer's rights."""
         for page in registration.pages:
-            self.whole &= reach_of(self.space, page, registration.rights).must
+            if not surely_reachable(self.space.slots[page], registration.rights):
+                self.whole = False
             maybe_copied(self.space, page)
 
-    def reach(self, page: int) -> Reach:
-        """What the access may do at this page."""
-        if self.shut:
-            return _SHUT
-        reach = reach_of(self.space, page, self.need)
-        reach.must = reach.must and self.whole
-        if self.pins and self.registration is not None:
-            # The pin outlives rights and mapping alike: the access may go through it, but only
-            # while it is what is mapped there with the rights asked for must it do so.
-            reach = Reach(may=True, must=reach.must and not self.stale(page))
-        return reach
+    def may(self, page: int) -> bool:
+        """Whether the access may succeed at this page."""
+        # A pin outlives rights and mapping alike, so the access may go through it.
+        return not self.shut and (self.pinned or reachable(self.space.slots[page], self.need))
+
+    def must(self, page: int) -> bool:
+        """Whether the access must succeed at this page."""
+        # Through a pin only while that is what is mapped there, with the rights asked for.
+        return (
+            not self.shut
+            and self.whole
+            and surely_reachable(self.space.slots[page], self.need)
+            and not (self.pinned and self.stale(page))
+        )
 
     def stale(self, page: int) -> tuple[Page, ...]:
         """Pinned pages that are not, or not surely, what is mapped there now."""
-        if self.registration is None or not self.pins:
+        if not self.pinned or self.registration is None:
             return ()
         pinned = self.registration.pinned[page - self.registration.first]
         current = {None if m is None else m.page() for m in self.space.slots[page]}
-        return () if current == set(pinned) and len(pinned) == 1 else pinned
+        return () if len(pinned) == 1 and current == set(pinned) else pinned
 
     def contents(self, page: int, *, stores: bool) -> list[Page]:
         """Contents that the access may have gone to, now that it is known to have succeeded.
@@ -136,12 +137,12 @@ class Way:
         stale = self.stale(page)
         if stale:
             return self._stale_contents(page, stale, stores=stores)
-        if self.registration is not None and self.pins:
+        if self.pinned and self.registration is not None:
             return list(self.registration.pinned[page - self.registration.first])
-        slot = tuple(m for m in self.space.slots[page] if m is not None and permits(m, self.need))
-        self.space.slots[page] = slot
         found = []
-        for mapping in slot:
+        mappings = permitting(self.space.slots[page], self.need)
+        self.space.slots[page] = tuple(mappings)
+        for mapping in mappings:
             mapping.must |= self.need
             found.append(mapping.break_cow() if stores else mapping.page())
         return [page for page in dict.fromkeys(found) if page is not None]
@@ -152,3 +153,11 @@ class Way:
         mapped = [m.page() for m in self.space.slots[page] if m is not None]
         found = dict.fromkeys([*stale, *mapped])
         return [page for page in found if page is not None]
+
+
+def way_of(state: State, operation: Operation, space: AddressSpace, need: int) -> Way:
+    """The way of an access, through its key if it needs one."""
+    way = Way(space, need)
+    if operation.kind >= ATTACH and (operation.key or state.keyed):
+        way.through_key(state, operation)
+    return way

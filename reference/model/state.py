@@ -11,9 +11,9 @@ from ..syncmodels import SYNC_MODELS, Sync
 from .history import History
 from .memory import UNMAPPED, AddressSpace, File, Mapping, Slot
 from .page import Page
-from .values import Values
+from .values import Change, Values
 
-__all__ = ["Broken", "Job", "Problem", "Registration", "State"]
+__all__ = ["Broken", "Exposure", "Job", "Part", "Place", "Problem", "Registration", "State"]
 
 
 class Problem(enum.Enum):
@@ -56,7 +56,7 @@ class Registration:
         return self.first <= first and last < self.first + len(self.pinned)
 
 
-@dataclass
+@dataclass(slots=True)
 class Exposure:
     """One word that a job in flight may read or write, and what it met there."""
 
@@ -70,14 +70,29 @@ class Exposure:
     """Somebody else wrote the word, or the mapping changed."""
 
 
-@dataclass
+Place = tuple[int, int]
+"""A word of an address space: page slot and word in it."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What an access of a job does at one page, word by word; a read does nothing there."""
+
+    page: int
+    before: int
+    """Words of the access that come before it."""
+    changes: list[tuple[Place, Change | None]]
+
+
+@dataclass(slots=True)
 class Job:
     """The accesses of a job, and from submit to wait the words that they touch."""
 
     device: int
     accesses: list[Operation]
-    exposures: dict[tuple[int, int], Exposure] = field(default_factory=dict)
-    """By page slot and word."""
+    parts: list[list[Part]] = field(default_factory=list)
+    """By access: what it does, page by page."""
+    exposures: dict[Place, Exposure] = field(default_factory=dict)
     reached: list[set[int]] = field(default_factory=list)
     """By access: the pages that it was allowed to reach at some moment in flight."""
     must: list[bool] = field(default_factory=list)
@@ -98,6 +113,8 @@ class State:
     def __init__(self, geometry: Geometry, sync: Sync) -> None:
         self.geometry = geometry
         self.sync = SYNC_MODELS[sync]
+        self.keyed = self.sync.pins or self.sync.revalidates
+        """Every access of a device goes through a registration."""
         self.spaces: list[AddressSpace | None] = [None] * geometry.processes
         self.spaces[0] = AddressSpace([UNMAPPED] * geometry.pages)
         self.files = [File(geometry.pages, geometry.page_size) for _ in range(geometry.files)]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ..operations import Kind, Operation
 from ..program import Program
 from ..trace import Trace, WrongWord
-from .accesses import CPU_KIND, pieces
+from .accesses import pieces
 from .lastwriter import LastWriter
+from .plain import CPU_KIND
 from .state import State
 from .values import ANYTHING, MASK, Values, holds, union
 

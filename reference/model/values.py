@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-__all__ = ["ANYTHING", "MASK", "Values", "apply", "describe", "holds", "union"]
+__all__ = ["ANYTHING", "MASK", "Change", "Values", "apply", "describe", "holds", "union"]
 
 Values = int | frozenset[int]
+Change = Callable[[int], int]
+"""What an access makes of the value of a word."""
 MASK = (1 << 64) - 1
 MOST = 64
 
 
-class _Anything(frozenset[int]):
-    """The set of all values."""
-
-    def __contains__(self, value: object) -> bool:
-        return True
-
-    def __or__(self, other: object) -> _Anything:
-        return self
-
-    def __repr__(self) -> str:
-        return "ANYTHING"
-
-
-ANYTHING: frozenset[int] = _Anything()
+ANYTHING: frozenset[int] = frozenset((-1,))
+"""The set of all values, known by its identity: what it contains, which no word can hold, means
+nothing."""
 
 
 def members(values: Values) -> frozenset[int]:
@@ -38,20 +29,27 @@ def members(values: Values) -> frozenset[int]:
 
 def holds(values: Values, value: int) -> bool:
     """Whether a word with these values may be read as `value`."""
-    return value == values if isinstance(values, int) else value in values
+    if isinstance(values, int):
+        return value == values
+    return value in values or values is ANYTHING
 
 
 def union(left: Values, right: Values) -> Values:
-    """Either of the two."""
-    if left == right or left is ANYTHING or right is ANYTHING:
-        return right if right is ANYTHING else left
-    if left == frozenset() or right == frozenset():
-        return right if left == frozenset() else left
+    """Either of the two; `left` itself if `right` adds nothing."""
+    if left is ANYTHING or right is ANYTHING:
+        return ANYTHING
+    if isinstance(right, int):
+        if isinstance(left, int):
+            return left if left == right else frozenset((left, right))
+        if right in left:
+            return left
     both = members(left) | members(right)
-    return ANYTHING if len(both) > MOST else both
+    if both == left:
+        return left
+    return ANYTHING if len(both) > MOST else collect(both)
 
 
-def apply(function: Callable[[int], int], values: Values) -> Values:
+def apply(function: Change, values: Values) -> Values:
     """What the word may hold after a change of its value."""
     if isinstance(values, int):
         return function(values)
@@ -59,9 +57,9 @@ def apply(function: Callable[[int], int], values: Values) -> Values:
 
 
 def collect(values: Iterable[int]) -> Values:
-    """The smallest representation of a set of values, at least one."""
+    """The smallest representation of a set of values."""
     several = frozenset(values)
-    return several if len(several) > 1 else next(iter(several))
+    return next(iter(several)) if len(several) == 1 else several
 
 
 def describe(values: Values) -> str:

@@ -1,0 +1,108 @@
+"""The model's short ways decide as the long ones do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mirror_programs import random_program, run
+
+from reference.mirrors import MIRRORS, Mirror
+from reference.model import accesses, judge
+from reference.model.page import Page
+from reference.model.values import ANYTHING, MASK, MOST, Values, collect, holds, members, union
+from reference.model.words import bytes_of, stamps, words_of
+from reference.outcomes import Outcome, Status
+from reference.trace import Trace
+
+NUMBERS = st.integers(0, MASK)
+SMALL = st.integers(0, 7)
+WORDS = st.lists(SMALL, min_size=1, max_size=9)
+VALUES = st.sets(SMALL, min_size=1, max_size=4).map(collect)
+
+
+@pytest.fixture(params=sorted(MIRRORS))
+def mirror(request: pytest.FixtureRequest) -> Mirror:
+    return MIRRORS[request.param]()
+
+
+def traces(mirror: Mirror, *, spoilt: bool) -> list[Trace]:
+    """Random programs with what a correct mirror answers, or with one answer changed."""
+    found = []
+    for seed in range(60):
+        program = random_program(mirror.describe(), seed)
+        outcomes = list(run(mirror, program))
+        if spoilt:
+            spoil(outcomes, random.Random(seed))
+        found.append(Trace(program, tuple(outcomes)))
+    return found
+
+
+def spoil(outcomes: list[Outcome], rng: random.Random) -> None:
+    index = rng.choice([i for i, outcome in enumerate(outcomes) if outcome.done])
+    outcome = outcomes[index]
+    changed = bytes([outcome.data[0] ^ 1]) + outcome.data[1:] if outcome.data else b""
+    refused = Outcome(Status.FAULT, 14)
+    outcomes[index] = rng.choice((outcome._replace(data=changed), refused))
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["right", "spoilt"])
+def test_a_simple_access_is_judged_like_any_other(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, spoilt: bool
+) -> None:
+    recorded = traces(mirror, spoilt=spoilt)
+    short = list(map(judge, recorded))
+    assert any(judgement.violation for judgement in short) == spoilt
+    monkeypatch.setattr(accesses, "_simple", lambda *_: False)
+    assert list(map(judge, recorded)) == short
+
+
+@given(st.lists(NUMBERS, max_size=9))
+def test_words_survive_being_bytes(words: list[int]) -> None:
+    assert list(words_of(bytes_of(words))) == words
+
+
+@pytest.mark.parametrize("value", [0, 5, MASK - 3, MASK - 2, MASK])
+def test_stamps_count_up_and_wrap(value: int) -> None:
+    assert list(stamps(value, 4)) == [(value + k) % (MASK + 1) for k in range(4)]
+
+
+@given(VALUES, VALUES, SMALL)
+def test_a_union_holds_what_either_holds(left: Values, right: Values, value: int) -> None:
+    both = union(left, right)
+    assert holds(both, value) == (holds(left, value) or holds(right, value))
+    assert both == union(right, left)
+    assert isinstance(both, int) == (len(members(left) | members(right)) == 1)
+
+
+def test_a_union_of_too_many_is_anything() -> None:
+    most = frozenset(range(MOST))
+    assert union(most, MOST - 1) is most
+    assert union(most, MOST) is ANYTHING
+    assert union(ANYTHING, 1) is union(1, ANYTHING) is ANYTHING
+
+
+@given(WORDS, st.integers(0, 9), WORDS, st.dictionaries(st.integers(0, 12), VALUES))
+def test_a_run_that_may_be_stored_is_word_by_word_the_same(
+    held: list[int], first: int, new: list[int], unsure: dict[int, Values]
+) -> None:
+    run, single = Page(), Page()
+    for page in (run, single):
+        page.store_run(0, bytes_of(held))
+        for word, values in unsure.items():
+            page.store(word, values)
+    run.may_store_run(first, bytes_of(new))
+    for word, value in enumerate(new, first):
+        if word not in single.unsure:
+            single.may_store(word, value)
+    assert [run.values(word) for word in range(20)] == [single.values(word) for word in range(20)]
+
+
+def test_a_word_that_may_hold_several_values_does_not_hold_the_one_before() -> None:
+    page = Page()
+    page.store_run(0, bytes_of([1]))
+    page.unsure[0] = frozenset({11, 12})
+    assert page.fits(0, bytes_of([11]))
+    assert not page.fits(0, bytes_of([1]))
