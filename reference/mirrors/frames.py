@@ -51,6 +51,7 @@ class Frame:
     `references` counts every holder: each page table entry, the page cache, each pin, and each
     device that has it in flight.  `dirty` says that the words differ from `backing`, a swap
     slot, or from zero if there is none; so a clean anonymous frame can be dropped.
+    `locked` is who has the page lock.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Frame:
         "chunks",
         "dirty",
         "fill",
+        "locked",
         "mappings",
         "number",
         "pins",
@@ -72,6 +74,7 @@ class Frame:
         self.references = 0
         self.pins = 0
         self.dirty = False
+        self.locked: object | None = None
         self.cache: tuple[PageCache, int] | None = None
         self.backing: int | None = None
         self.mappings: set[PageTableEntry] = set()
@@ -189,7 +192,8 @@ class FramePool:
         self.device = device
         self.capacity = capacity
         self.live: dict[int, Frame] = {}
-        self._next = first
+        self._first = first
+        self._frames: list[Frame] = []
         self._free: list[Frame] = []
 
     def allocate(self) -> Frame | None:
@@ -199,11 +203,16 @@ class FramePool:
         elif self.capacity is not None and len(self.live) >= self.capacity:
             return None
         else:
-            frame = Frame(self._next, self)
-            self._next += 1
+            frame = Frame(self._first + len(self._frames), self)
+            self._frames.append(frame)
         self.live[frame.number] = frame
         frame.dirty = False
         return frame
+
+    def find(self, number: int) -> Frame | None:
+        """The frame of a number, in use or free; None if it is none of this pool."""
+        index = number - self._first
+        return self._frames[index] if 0 <= index < len(self._frames) else None
 
     def get(self, frame: Frame) -> None:
         frame.references += 1

@@ -52,10 +52,20 @@ class PageTableEntry:
     """One slot's entry: a frame, or the swap slot that its words are in.
 
     `present` says that the processor may read through it.  An entry whose frame lies in a
-    device's memory, or that a device has `exclusive`, is not present.
+    device's memory, that a device has `exclusive` or that is `migrating`, is not present.
     """
 
-    __slots__ = ("exclusive", "frame", "huge", "present", "slot", "space", "swap", "writable")
+    __slots__ = (
+        "exclusive",
+        "frame",
+        "huge",
+        "migrating",
+        "present",
+        "slot",
+        "space",
+        "swap",
+        "writable",
+    )
 
     def __init__(self, space: AddressSpace, slot: int) -> None:
         self.space = space
@@ -66,6 +76,7 @@ class PageTableEntry:
         self.writable = False
         self.exclusive: object | None = None
         self.huge: HugePage | None = None
+        self.migrating = False
 
 
 class Notifier(Protocol):
@@ -176,6 +187,7 @@ class AddressSpace:
             frame is not None
             and frame.device is None
             and entry.exclusive is None
+            and not entry.migrating
             and self.areas[entry.slot].readable
         )
 

@@ -1,0 +1,1 @@
+"""Drivers for the host: correct ones, one for each sync model."""

@@ -1,0 +1,271 @@
+"""The faulting driver: an HMM mirror with memory of its own.
+
+Translations are made by faults and dropped by every invalidation.  The sequence count of the
+interval subscription tells whether what a fault has collected is still so when it is installed,
+and `lock` makes that check and the installing one step for the invalidate callback (H2).
+"""
+
+from __future__ import annotations
+
+import errno
+
+from reference.host.hardware import LOCAL, Device
+from reference.host.hmm import (
+    HMM_PFN_REQ_FAULT,
+    HMM_PFN_REQ_WRITE,
+    HMM_PFN_WRITE,
+    HmmRange,
+)
+from reference.host.kernel import Kernel
+from reference.host.migrate import (
+    MIGRATE_PFN_MIGRATE,
+    MIGRATE_PFN_SHIFT,
+    MIGRATE_PFN_VALID,
+    MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+    MIGRATE_VMA_SELECT_SYSTEM,
+    MigrateVma,
+    migrate_pfn,
+)
+from reference.host.notifiers import IntervalNotifier
+from reference.host.ranges import Range
+from reference.host.space import AddressSpace
+from reference.operations import Event
+
+from .driver import Driver
+
+__all__ = ["FaultingDriver"]
+
+PFN_MASK = (1 << 56) - 1
+
+
+class FaultingDriver(Driver):
+    """Mirrors the whole address space."""
+
+    name = "faulting"
+    page_faults = True
+
+    def __init__(self, kernel: Kernel, device: Device) -> None:
+        super().__init__(kernel, device)
+        self.lock = kernel.mutex("mirror lock")
+        self.notifier: IntervalNotifier | None = None
+        self.mm: AddressSpace | None = None
+        self.entries: dict[int, int] = {}
+        """DMA address (0: local memory) by page address, as the device's table has it."""
+
+    # The file
+
+    def open(self, mm: AddressSpace) -> int:
+        notifier = self.kernel.mmu_interval_notifier_insert(self, mm, 0, 1 << 47)
+        if isinstance(notifier, int):
+            return notifier
+        self.mm, self.notifier = mm, notifier
+        return 0
+
+    def close(self) -> None:
+        if self.notifier is not None:
+            self.kernel.mmu_interval_notifier_remove(self.notifier)
+        self.notifier = None
+        self.lock.lock()
+        self.zap(0, 1 << 47)
+        self.lock.unlock()
+        self.evict()
+
+    # Notifier
+
+    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
+        if self.is_for_us(range_):
+            return True
+        if range_.blockable:
+            self.lock.lock()
+        elif not self.lock.trylock():
+            return False
+        self.kernel.mmu_interval_set_seq(notifier, sequence)
+        self.zap(range_.start, range_.end)
+        self.lock.unlock()
+        return True
+
+    def is_for_us(self, range_: Range) -> bool:
+        """Exclusive access of our own leaves the page where it is, so what was collected holds.
+
+        Our own migrations could be told apart as well (E2), but they move pages: a fault that has
+        collected one must be sent back for another try.
+        """
+        return range_.event == Event.EXCLUSIVE and range_.owner is self.device.owner
+
+    def zap(self, start: int, end: int) -> None:
+        """Drop the translations of a range; the caller holds the lock."""
+        addresses = [address for address in self.entries if start <= address < end]
+        for address in addresses:
+            self.device.unmap(0, self.device.host.slot(address))
+        if addresses:
+            slots = [self.device.host.slot(address) for address in addresses]
+            self.device.flush(min(slots), max(slots) + 1)
+        for address in addresses:
+            dma = self.entries.pop(address)
+            if dma:
+                self.kernel.dma_unmap_page(dma)
+
+    # Faults
+
+    def fault(self, address: int, write: bool) -> int:
+        mm = self.mm
+        if mm is None or self.notifier is None or not self.kernel.mmget_not_zero(mm):
+            return -errno.EFAULT
+        start = address & -self.kernel.page_size
+        flags = HMM_PFN_REQ_FAULT | (HMM_PFN_REQ_WRITE if write else 0)
+        try:
+            return self.populate(mm, self.notifier, start, flags)
+        finally:
+            self.kernel.mmput(mm)
+
+    def populate(self, mm: AddressSpace, notifier: IntervalNotifier, start: int, flags: int) -> int:
+        """Collect, and install unless the range was invalidated meanwhile."""
+        while True:
+            answer, range_ = self.collect(mm, notifier, start, flags, self.device.owner)
+            if answer:
+                return answer
+            self.lock.lock()
+            if not self.kernel.mmu_interval_read_retry(notifier, range_.notifier_seq):
+                answer = self.install(start, range_.hmm_pfns[0])
+                self.lock.unlock()
+                return answer
+            self.lock.unlock()
+
+    def collect(
+        self,
+        mm: AddressSpace,
+        notifier: IntervalNotifier,
+        start: int,
+        flags: int,
+        owner: object | None,
+    ) -> tuple[int, HmmRange]:
+        """What the CPU's table has for a page, or a negative errno."""
+        while True:
+            range_ = HmmRange(
+                notifier,
+                self.kernel.mmu_interval_read_begin(notifier),
+                start,
+                start + self.kernel.page_size,
+                default_flags=flags,
+                dev_private_owner=owner,
+            )
+            self.kernel.mmap_read_lock(mm)
+            answer = self.kernel.hmm_range_fault(range_)
+            self.kernel.mmap_read_unlock(mm)
+            if answer != -errno.EBUSY:
+                return answer, range_
+
+    def install(self, address: int, pfn: int) -> int:
+        """Let the device's table have what the CPU's has; the caller holds the lock."""
+        number, writable = pfn & PFN_MASK, bool(pfn & HMM_PFN_WRITE)
+        self.zap(address, address + self.kernel.page_size)
+        slot = self.device.host.slot(address)
+        if number in self.device.memory.live:
+            self.entries[address] = 0
+            self.device.map(0, slot, LOCAL | number, writable)
+            return 0
+        dma = self.kernel.dma_map_page(number)
+        if not dma:
+            return -errno.ENOMEM
+        self.entries[address] = dma
+        self.device.map(0, slot, dma, writable)
+        return 0
+
+    # Migration
+
+    def migrate_to_device(self, start: int, end: int) -> int:
+        return self.migrate(start, end, MIGRATE_VMA_SELECT_SYSTEM)
+
+    def migrate_to_system(self, start: int, end: int) -> int:
+        return self.migrate(start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
+
+    def migrate(self, start: int, end: int, select: int) -> int:
+        mm = self.mm
+        if mm is None or not self.kernel.mmget_not_zero(mm):
+            return -errno.ESRCH
+        moved = 0
+        try:
+            for address in range(start, end, self.kernel.page_size):
+                self.kernel.mmap_read_lock(mm)
+                moved += self.migrate_page(mm, address, select)
+                self.kernel.mmap_read_unlock(mm)
+        finally:
+            self.kernel.mmput(mm)
+        return moved
+
+    def migrate_page(self, mm: AddressSpace, address: int, select: int) -> int:
+        """One page, with mmap_lock held; 1 if it moved."""
+        args = MigrateVma(mm, address, address + self.kernel.page_size, select, self.device.owner)
+        if self.kernel.migrate_vma_setup(args) or not args.src:
+            return 0
+        if args.src[0] & MIGRATE_PFN_MIGRATE:
+            args.dst[0] = self.copy(args.src[0], select)
+        self.kernel.migrate_vma_pages(args)
+        moved = bool(args.src[0] & MIGRATE_PFN_MIGRATE)
+        self.kernel.migrate_vma_finalize(args)
+        return int(moved)
+
+    def copy(self, source: int, select: int) -> int:
+        """A copy of a page as an entry of `dst`; 0 if there is none, and then it stays."""
+        to_device = select == MIGRATE_VMA_SELECT_SYSTEM
+        target = self.kernel.alloc_device_page() if to_device else self.kernel.alloc_page()
+        if not target:
+            return 0
+        if not source & MIGRATE_PFN_VALID:
+            self.kernel.clear_page(target)
+        elif self.kernel.copy_page(source >> MIGRATE_PFN_SHIFT, target):
+            self.kernel.free_page(target)
+            return 0
+        return migrate_pfn(target)
+
+    def migrate_to_ram(self, mm: AddressSpace, address: int, pfn: int) -> int:
+        self.migrate_page(mm, address, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
+        return 0
+
+    def evict(self) -> None:
+        """Bring all pages home before the device is closed."""
+        for pfn in self.kernel.device_pages():
+            while (place := self.kernel.address_of_device_page(pfn)) is not None:
+                mm, address = place
+                self.kernel.mmap_read_lock(mm)
+                moved = self.migrate_page(mm, address, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
+                self.kernel.mmap_read_unlock(mm)
+                if not moved:
+                    self.kernel.cond_resched()
+
+    # Exclusive access
+
+    def make_exclusive(self, start: int, end: int) -> int:
+        mm, notifier = self.mm, self.notifier
+        if mm is None or notifier is None or not self.kernel.mmget_not_zero(mm):
+            return -errno.ESRCH
+        try:
+            pages = range(start, end, self.kernel.page_size)
+            return sum(self.make_page_exclusive(mm, notifier, address) for address in pages)
+        finally:
+            self.kernel.mmput(mm)
+
+    def make_page_exclusive(
+        self, mm: AddressSpace, notifier: IntervalNotifier, address: int
+    ) -> int:
+        flags = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE
+        while True:
+            # A page that is ours already would be taken away first, which counts as one more
+            # invalidation: let that happen before the sequence is read.
+            if self.collect(mm, notifier, address, flags, None)[0]:
+                return 0
+            sequence = self.kernel.mmu_interval_read_begin(notifier)
+            self.kernel.mmap_read_lock(mm)
+            pfns = self.kernel.make_device_exclusive_range(
+                mm, address, address + self.kernel.page_size, self.device.owner
+            )
+            self.kernel.mmap_read_unlock(mm)
+            if not pfns or not pfns[0]:
+                return 0
+            # It says nothing of later invalidations: those have to be looked for (X1).
+            self.lock.lock()
+            if not self.kernel.mmu_interval_read_retry(notifier, sequence):
+                self.install(address, pfns[0] | HMM_PFN_WRITE)
+                self.lock.unlock()
+                return 1
+            self.lock.unlock()

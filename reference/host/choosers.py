@@ -1,0 +1,77 @@
+"""Ways to choose who runs at a protocol point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from reference.schedule import Schedule
+
+from .tasks import Chooser, Point
+
+__all__ = ["Follow", "Pct", "RandomWalk", "chooser"]
+
+POINTS = 200
+"""Protocol points among which PCT spreads its points of change: about those of a program."""
+
+
+def chooser(schedule: Schedule) -> Chooser:
+    """What makes a schedule's choices in one run."""
+    if schedule.strategy == "random":
+        return RandomWalk(schedule.seed, schedule.depth)
+    if schedule.strategy == "pct":
+        return Pct(schedule.seed, schedule.depth)
+    return Follow(schedule)
+
+
+class Follow:
+    """Makes the switches that a schedule names, and otherwise lets run who runs."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._to = {tuple(switch[:3]): switch.to for switch in schedule.switches}
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        return self._to.get(point, default) if self._to else default
+
+
+class RandomWalk:
+    """Switches to somebody at one in `interval` points."""
+
+    def __init__(self, seed: int, interval: int) -> None:
+        self._random = Random(seed)
+        self._chance = 1 / max(interval, 1)
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        if self._random.random() >= self._chance:
+            return default
+        return self._random.choice(runnable() or [default])
+
+
+class Pct:
+    """Probabilistic concurrency testing: priorities, and `depth` - 1 points of change.
+
+    At such a point who runs falls behind everybody else.  A bug of depth d, in a program of n
+    actors and k points, is met with a probability of at least 1 / (n * k ** (d - 1)).
+    """
+
+    def __init__(self, seed: int, depth: int) -> None:
+        self._random = Random(seed)
+        self._changes = {self._random.randrange(1, POINTS) for _ in range(depth - 1)}
+        self._priorities: dict[int, float] = {}
+        self._step = 0
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        self._step += 1
+        if self._step in self._changes:
+            self._priorities[point.actor] = -float(self._step)
+        actors = runnable()
+        for actor in actors:
+            if actor not in self._priorities:
+                self._priorities[actor] = self._random.random()
+        return max(actors, key=self._priorities.__getitem__, default=default)

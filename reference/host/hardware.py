@@ -1,0 +1,248 @@
+"""The device's hardware: page tables, a TLB, memory of its own, DMA addresses, and jobs.
+
+The hardware is not under test.  It does what its tables say, with the two freedoms that real
+hardware has: it keeps translations until they are flushed, and an access that has fetched its
+translation may reach memory later.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from reference.mirrors.access import FAULT, is_write
+from reference.mirrors.access import perform as perform_on
+from reference.mirrors.frames import Frame, FramePool
+from reference.mirrors.memory import PageTableEntry
+from reference.operations import WORD, Kind, Operation
+from reference.outcomes import Outcome, Status
+
+from .record import What
+from .space import AddressSpace
+from .tasks import DYING
+
+if TYPE_CHECKING:
+    from reference.drivers.driver import Driver
+
+    from .host import Host
+
+__all__ = ["DEVICE_FRAMES", "LOCAL", "Device", "DeviceEntry", "Job", "pieces"]
+
+DEVICE_FRAMES = 4
+"""Frames in a device's memory: few, so that it is full at times."""
+LOCAL = 1 << 62
+"""Added to the number of a frame of its own memory this is the address that a device uses."""
+
+
+class DeviceEntry(NamedTuple):
+    """An entry of a device's page table."""
+
+    address: int
+    """DMA address, or `LOCAL` plus a frame number."""
+    writable: bool
+
+
+class Job:
+    """Accesses that the device does by itself once they are submitted."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.accesses: list[tuple[int, Operation]] = []
+        """Each with its number in the program."""
+        self.outcomes: list[Outcome] = []
+        self.submitted = False
+        self.done = False
+        """Its fence is signalled."""
+        self.private: object = None
+        """For the driver."""
+
+    @property
+    def keys(self) -> list[int]:
+        """The registrations that it uses."""
+        return sorted({operation.key for _, operation in self.accesses})
+
+
+class Device:
+    """One device.  `tables` has a page table for each key; 0 is the one of the process."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        self.host = host
+        self.number = number
+        self.owner: object = self
+        """Who owns its memory; drivers of several devices may set the same for all."""
+        self.driver: Driver
+        self.mm: AddressSpace | None = None
+        self.memory = FramePool((number + 1) << 20, DEVICE_FRAMES, device=self)
+        self.tables: dict[int, dict[int, DeviceEntry]] = {0: {}}
+        self.dma: dict[int, Frame] = {}
+        self.jobs: dict[int, Job] = {}
+        self._next_dma = 1
+        self._tlb: dict[tuple[int, int], DeviceEntry] = {}
+        self._in_flight: list[int] = []
+
+    # For drivers: tables and TLB
+
+    def map(self, table: int, slot: int, address: int, writable: bool) -> None:
+        """Write a page table entry.  One that replaces another needs a flush."""
+        self.host.record(What.DEVICE_MAP, self.number, table, slot, address, int(writable))
+        self.tables.setdefault(table, {})[slot] = DeviceEntry(address, writable)
+
+    def unmap(self, table: int, slot: int) -> None:
+        """Clear a page table entry; the TLB may still have it."""
+        if self.tables.get(table, {}).pop(slot, None) is not None:
+            self.host.record(What.DEVICE_UNMAP, self.number, table, slot)
+
+    def flush(self, first: int, end: int) -> None:
+        """Invalidate the TLB and wait, without sleeping, for accesses through it to be done."""
+        for place in [place for place in self._tlb if first <= place[1] < end]:
+            del self._tlb[place]
+        self.host.tasks.point("device TLB flush")
+        self.host.tasks.wait_until(
+            lambda: not any(first <= slot < end for slot in self._in_flight), "a device TLB flush"
+        )
+        self.host.record(What.FLUSH, self.number, first, end)
+
+    # For drivers: DMA addresses
+
+    def dma_map(self, frame: Frame) -> int:
+        address = self._next_dma
+        self._next_dma += 1
+        self.dma[address] = frame
+        self.host.record(What.DMA_MAP, self.number, address, frame.number)
+        return address
+
+    def dma_unmap(self, address: int) -> bool:
+        """False if the address is not mapped."""
+        self.host.record(What.DMA_UNMAP, self.number, address)
+        return self.dma.pop(address, None) is not None
+
+    # Accesses
+
+    def access(self, index: int, operation: Operation) -> Outcome:
+        """Do an access piece by piece, each at one moment, up to the first that is denied."""
+        data: list[bytes] = []
+        done = 0
+        for piece in pieces(operation, self.host.geometry.page_size):
+            outcome = self._piece(index, piece)
+            data.append(outcome.data)
+            if outcome.status != Status.OK:
+                return Outcome(Status.FAULT, errno.EFAULT, done, b"".join(data))
+            done += piece.length
+        return Outcome(Status.OK, 0, done, b"".join(data))
+
+    def _piece(self, index: int, piece: Operation) -> Outcome:
+        host, table, slot = self.host, piece.key, piece.page
+        write = is_write(piece)
+        host.tasks.task.forget()
+        while True:
+            host.tasks.point("device access")
+            entry = self._translate(table, slot, write)
+            if entry is not None:
+                return self._through(entry, index, piece)
+            if not self._fault(slot, write):
+                return self.denied(index, piece)
+
+    def _translate(self, table: int, slot: int, write: bool) -> DeviceEntry | None:
+        entry = self._tlb.get((table, slot))
+        if entry is None:
+            entry = self.tables.get(table, {}).get(slot)
+            if entry is not None:
+                self._tlb[table, slot] = entry
+        return entry if entry is not None and (entry.writable or not write) else None
+
+    def _fault(self, slot: int, write: bool) -> bool:
+        """Whether the driver says that the access may be tried again."""
+        if not self.driver.page_faults:
+            return False
+        return self.driver.fault(self.host.address(slot), write) == 0
+
+    def _through(self, entry: DeviceEntry, index: int, piece: Operation) -> Outcome:
+        host, slot = self.host, piece.page
+        host.record(What.FETCH, self.number, piece.key, slot)
+        self._in_flight.append(slot)
+        host.tasks.point("device access in flight")
+        self._in_flight.remove(slot)
+        frame = self.frame_at(entry.address)
+        number = -1 if frame is None else frame.number
+        host.record(What.ACCESS, self.number, piece.key, slot, number, int(is_write(piece)))
+        if frame is None:
+            return self.denied(index, piece)
+        outcome = perform_on(piece, lambda _slot, _write: frame, host.geometry.page_size)
+        if not piece.job:
+            host.effect(index, piece, outcome)
+        return outcome
+
+    def frame_at(self, address: int) -> Frame | None:
+        """The frame that an address leads to; None if it leads nowhere."""
+        if address & LOCAL:
+            return self.memory.live.get(address - LOCAL)
+        return self.dma.get(address)
+
+    def denied(self, index: int, piece: Operation) -> Outcome:
+        """An access that is not allowed: it took effect when that was found."""
+        host, place = self.host, self.host.tasks.task.denied
+        if place == DYING and piece.job:
+            # A job's outcome is told whole: let it be clear first that the process is gone.
+            space = self.mm
+            host.locks.block(
+                None, lambda: space not in host.spaces.values(), "the end of the process"
+            )
+        elif not piece.job:
+            if place is None:
+                host.effect(index, piece, FAULT)
+            elif place >= 0:
+                host.effect_at(place, index, piece, FAULT)
+        return FAULT
+
+    # Jobs
+
+    def run_job(self, job: Job) -> None:
+        """The engine: all accesses of a job, one after another, then its fence."""
+        for index, operation in job.accesses:
+            job.outcomes.append(self.access(index, operation))
+        self.complete(job)
+
+    def complete(self, job: Job) -> None:
+        host = self.host
+        host.record(What.COMPLETE, self.number, job.number)
+        job.done = True
+        with host.locks.without_sleep("an interrupt handler"):
+            self.driver.complete(job)
+        host.tasks.point("job complete")
+
+    # Memory of its own
+
+    def migrate_to_ram(self, space: AddressSpace, entry: PageTableEntry, frame: Frame) -> bool:
+        """The CPU touched a page in this device's memory; False is SIGBUS."""
+        return self.driver.migrate_to_ram(space, self.host.address(entry.slot), frame.number) == 0
+
+
+def pieces(operation: Operation, page_size: int) -> list[Operation]:
+    """An access cut at page boundaries into accesses of its own."""
+    if operation.offset + operation.length <= page_size:
+        return [operation]
+    found = []
+    page, offset, done = operation.page, operation.offset, 0
+    stored = operation.kind not in {Kind.ADD, Kind.DADD}
+    while done < operation.length:
+        length = min(page_size - offset, operation.length - done)
+        words = done // WORD if stored else 0
+        found.append(
+            operation._replace(
+                page=page,
+                offset=offset,
+                length=length,
+                value=_plus(operation.value, words if operation.kind not in _READS else 0),
+                expected=_plus(operation.expected, words if operation.kind in _CAS else 0),
+            )
+        )
+        page, offset, done = page + 1, 0, done + length
+    return found
+
+
+_READS = frozenset({Kind.READ, Kind.DREAD})
+_CAS = frozenset({Kind.CAS, Kind.DCAS})
+
+
+def _plus(value: int, words: int) -> int:
+    return (value + words) & ((1 << 64) - 1)

@@ -1,0 +1,124 @@
+"""hmm_range_fault: entries of the CPU's page tables, faulted in on request."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reference.mirrors.frames import Frame
+
+from .broken import Broken
+from .notifiers import IntervalNotifier
+from .record import What
+from .space import AddressSpace
+
+if TYPE_CHECKING:
+    from .hardware import Device
+    from .host import Host
+
+__all__ = [
+    "HMM_PFN_ERROR",
+    "HMM_PFN_REQ_FAULT",
+    "HMM_PFN_REQ_WRITE",
+    "HMM_PFN_VALID",
+    "HMM_PFN_WRITE",
+    "HmmRange",
+    "hmm_range_fault",
+]
+
+HMM_PFN_VALID = 1 << 63
+HMM_PFN_WRITE = 1 << 62
+HMM_PFN_ERROR = 1 << 61
+HMM_PFN_ORDER_SHIFT = 56
+HMM_PFN_REQ_FAULT = HMM_PFN_VALID
+HMM_PFN_REQ_WRITE = HMM_PFN_WRITE
+HMM_PFN_FLAGS = ~0 << HMM_PFN_ORDER_SHIFT & ((1 << 64) - 1)
+
+
+@dataclass
+class HmmRange:
+    """`struct hmm_range`: bytes `start` to `end` (exclusive) of the notifier's address space."""
+
+    notifier: IntervalNotifier
+    notifier_seq: int
+    start: int
+    end: int
+    default_flags: int = 0
+    pfn_flags_mask: int = 0
+    dev_private_owner: object | None = None
+    hmm_pfns: list[int] = field(default_factory=list)
+
+
+def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
+    """0, or -EBUSY if the range was invalidated, -EFAULT, -EPERM or -EINVAL (H3)."""
+    mm = range_.notifier.mm
+    if mm is None:
+        raise Broken("H1", "hmm_range_fault for a subscription that is not inserted")
+    if not mm.mmap_lock.held():
+        raise Broken("H1", "hmm_range_fault is called without mmap_lock")
+    first, end = host.slot(range_.start), host.slot(range_.end - 1) + 1
+    host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq)
+    host.locks.might_sleep("hmm_range_fault")
+    answer = _collect(host, mm, range_, first, end)
+    host.record(What.COLLECTED, device.number, answer)
+    host.tasks.point("hmm_range_fault")
+    return answer
+
+
+def _collect(host: Host, mm: AddressSpace, range_: HmmRange, first: int, end: int) -> int:
+    if range_.start >= range_.end or not 0 <= first < end <= host.geometry.pages:
+        return -errno.EINVAL
+    pfns = range_.hmm_pfns
+    requests = list(pfns) if len(pfns) == end - first else [0] * (end - first)
+    range_.hmm_pfns = [0] * (end - first)
+    for slot in range(first, end):
+        while True:
+            if range_.notifier.invalidate_seq != range_.notifier_seq:
+                return -errno.EBUSY
+            request = requests[slot - first] & range_.pfn_flags_mask | range_.default_flags
+            answer, pfn = _walk(host, mm, slot, request, range_.dev_private_owner)
+            if answer != -errno.EAGAIN:
+                break
+        if answer:
+            return answer
+        range_.hmm_pfns[slot - first] = pfn
+    return 0
+
+
+def _walk(
+    host: Host, mm: AddressSpace, slot: int, request: int, owner: object | None
+) -> tuple[int, int]:
+    """One page: its entry, -EAGAIN after a fault, or the error."""
+    fault, write = bool(request & HMM_PFN_REQ_FAULT), bool(request & HMM_PFN_REQ_WRITE)
+    area = mm.areas.get(slot)
+    if area is None or not area.readable:
+        host.deny()
+        return (-errno.EFAULT, 0) if fault or area is None else (0, HMM_PFN_ERROR)
+    if fault and write and not area.writable:
+        host.deny()
+        return -errno.EPERM, 0
+    entry = mm.table.get(slot)
+    frame = entry.frame if entry is not None else None
+    own = frame is not None and owner is not None and _owner(frame) is owner
+    if entry is not None and frame is not None and (entry.present or (own and not entry.migrating)):
+        flags = HMM_PFN_VALID | (HMM_PFN_WRITE if entry.writable else 0)
+        if not (fault and write and not entry.writable):
+            host.tasks.task.granted = len(host.history)
+            order = _order(entry.huge) if not own else 0
+            return 0, frame.number | flags | order << HMM_PFN_ORDER_SHIFT
+    if not fault:
+        return 0, 0
+    return (-errno.EAGAIN, 0) if mm.handle_fault(slot, write, owner) else (-errno.EFAULT, 0)
+
+
+def _owner(frame: Frame) -> object | None:
+    """Who owns the device memory that a frame lies in, if it lies in any."""
+    return getattr(frame.device, "owner", None)
+
+
+def _order(huge: object | None) -> int:
+    """log2 of the pages that the CPU maps at once (H10)."""
+    if huge is None or not getattr(huge, "whole", False):
+        return 0
+    return int(getattr(huge, "end", 0) - getattr(huge, "first", 0)).bit_length() - 1

@@ -1,0 +1,332 @@
+"""MMU notifiers of one address space: list notifiers and interval subscriptions.
+
+After mm/mmu_notifier.c of Linux 6.12; the rules (families B, S, I, L) say which lines.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from reference.operations import Event
+
+from .broken import Broken
+from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
+from .ranges import ULONG_MAX, Range
+from .record import What
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .space import AddressSpace
+
+__all__ = ["IntervalNotifier", "ListNotifier", "Subscriptions"]
+
+AGAIN = -errno.EAGAIN
+
+
+class IntervalOps(Protocol):
+    """`struct mmu_interval_notifier_ops`."""
+
+    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool: ...
+
+
+class IntervalNotifier:
+    """`struct mmu_interval_notifier`: a subscription to bytes `start` to `end` (exclusive)."""
+
+    def __init__(self, number: int, ops: IntervalOps, start: int, end: int) -> None:
+        self.number = number
+        self.ops = ops
+        self.start = start
+        self.end = end
+        self.mm: AddressSpace | None = None
+        self.invalidate_seq = 0
+        self.in_tree = False
+
+    def overlaps(self, range_: Range) -> bool:
+        return self.start < range_.end and range_.start < self.end
+
+
+class ListNotifier:
+    """`struct mmu_notifier`: hears of every change.  Callbacks that it lacks are None.
+
+    `invalidate_range_start` gives 0, or -EAGAIN if the range is not blockable.
+    """
+
+    invalidate_range_start: Callable[[Range], int] | None = None
+    invalidate_range_end: Callable[[Range], None] | None = None
+    release: Callable[[], None] | None = None
+    clear_flush_young: Callable[[int, int], bool] | None = None
+    clear_young: Callable[[int, int], bool] | None = None
+    test_young: Callable[[int], bool] | None = None
+    arch_invalidate_secondary_tlbs: Callable[[int, int], None] | None = None
+    free_notifier: Callable[[], None] | None = None
+    number = 0
+    users = 0
+    mm: AddressSpace | None = None
+    released = False
+
+
+class Subscriptions:
+    """`struct mmu_notifier_subscriptions` of one address space."""
+
+    def __init__(self, host: Host, mm: AddressSpace) -> None:
+        self._host = host
+        self._mm = mm
+        self._deferred: list[tuple[IntervalNotifier, bool]] = []
+        """Additions (True) and removals that wait for the last range to end (I15)."""
+        self._running: dict[int, int] = {}
+        """Callbacks that run now, by number of their subscription."""
+        self.intervals: list[IntervalNotifier] = []
+        self.notifiers: list[ListNotifier] = []
+        self.sequence = 2
+        self.active = 0
+        """Ranges between start and end, counted while there are interval subscriptions."""
+        self.has_intervals = False
+        self._open = 0
+        """Ranges between start and end, whoever is subscribed."""
+
+    @property
+    def invalidating(self) -> bool:
+        """Whether a subscription is affected by a range that is active (odd, I4)."""
+        return bool(self.sequence & 1)
+
+    # Start and end
+
+    def start(self, range_: Range) -> int:
+        """`mmu_notifier_invalidate_range_start`: 0, or -EAGAIN if it may not block."""
+        host, record = self._host, self._host.record
+        record(
+            What.START,
+            range_.number,
+            self._mm.number,
+            *host.pages_of(range_),
+            int(range_.event),
+            host.owner_number(range_.owner),
+            int(range_.blockable),
+        )
+        self._open += 1
+        answer = self._start_intervals(range_) if self.has_intervals else 0
+        if answer == 0 and self.notifiers:
+            answer = self._start_list(range_)
+        self._open -= answer != 0
+        record(What.STARTED, range_.number, answer)
+        return answer
+
+    def end(self, range_: Range) -> None:
+        """`mmu_notifier_invalidate_range_end`."""
+        self._host.record(What.FINISH, range_.number)
+        self._open -= 1
+        if self.has_intervals:
+            self._end_intervals()
+        for notifier in list(self.notifiers):
+            self._end_one(notifier, range_)
+        self._host.tasks.point("invalidate_range_end")
+
+    def _start_intervals(self, range_: Range) -> int:
+        self.active += 1
+        affected = [each for each in self.intervals if each.overlaps(range_)]
+        if affected:
+            self.sequence |= 1
+        sequence = self.sequence
+        for notifier in affected:
+            if not self._call_interval(notifier, range_, sequence) and not range_.blockable:
+                self._end_intervals()
+                return AGAIN
+        return 0
+
+    def _call_interval(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
+        host = self._host
+        host.record(What.CALLBACK, notifier.number, range_.number, sequence)
+        host.tasks.point("callback: invalidate")
+        with self._run(notifier.number), self._blockable(range_, INTERVAL_NON_BLOCK):
+            answer = notifier.ops.invalidate(notifier, range_, sequence)
+        if not isinstance(answer, bool):
+            raise Broken("B6", f"invalidate answered {answer!r}, which is neither true nor false")
+        if not answer and range_.blockable:
+            raise Broken("B6", "invalidate answered false although the range is blockable")
+        host.record(What.RETURNED, notifier.number, range_.number, int(answer))
+        if answer:
+            host.tasks.point("callback returned")
+        return answer
+
+    @contextmanager
+    def _blockable(self, range_: Range, why: str) -> Iterator[None]:
+        if range_.blockable:
+            yield
+        else:
+            with self._host.locks.without_sleep(why):
+                yield
+
+    @contextmanager
+    def _run(self, number: int) -> Iterator[None]:
+        self._running[number] = self._running.get(number, 0) + 1
+        self._host.tasks.task.callbacks += 1
+        try:
+            yield
+        finally:
+            self._running[number] -= 1
+            self._host.tasks.task.callbacks -= 1
+
+    def running(self, number: int) -> bool:
+        return self._running.get(number, 0) > 0
+
+    def _end_intervals(self) -> None:
+        """`mn_itree_inv_end`: the last range closes the epoch (I4, I15)."""
+        self.active -= 1
+        if self.active or not self.invalidating:
+            return
+        self.sequence += 1
+        for notifier, add in self._deferred:
+            (self._add if add else self._drop)(notifier)
+        self._deferred.clear()
+
+    def _start_list(self, range_: Range) -> int:
+        """`mn_hlist_invalidate_range_start`: all are called, even after a refusal (B8)."""
+        answer = 0
+        for notifier in list(self.notifiers):
+            answer = self._start_one(notifier, range_) or answer
+        if answer:
+            for notifier in list(self.notifiers):
+                self._end_one(notifier, range_)
+        return answer
+
+    def _start_one(self, notifier: ListNotifier, range_: Range) -> int:
+        callback = notifier.invalidate_range_start
+        if callback is None:
+            return 0
+        host = self._host
+        host.record(What.CALLBACK, notifier.number, range_.number, 0)
+        host.tasks.point("callback: invalidate_range_start")
+        with self._run(notifier.number), self._blockable(range_, NON_BLOCK):
+            answer = callback(range_)
+        if answer and (range_.blockable or answer != AGAIN):
+            raise Broken("B3", f"invalidate_range_start answered {answer}")
+        if answer and notifier.invalidate_range_end is not None:
+            raise Broken("B7", "a notifier with an end callback refused its start")
+        host.record(What.RETURNED, notifier.number, range_.number, answer or 1)
+        host.tasks.point("callback returned")
+        return answer
+
+    def _end_one(self, notifier: ListNotifier, range_: Range) -> None:
+        if notifier.invalidate_range_end is not None:
+            with self._run(notifier.number), self._blockable(range_, NON_BLOCK):
+                notifier.invalidate_range_end(range_)
+
+    # Interval subscriptions
+
+    def insert(self, notifier: IntervalNotifier) -> int:
+        """`mmu_interval_notifier_insert`: 0 or a negative errno (I1, I3)."""
+        if notifier.start >= notifier.end or notifier.end > ULONG_MAX:
+            return -errno.EOVERFLOW
+        if not self._mm.users:
+            return -errno.EINVAL
+        if not self.has_intervals:
+            with self._all_locks():
+                self.has_intervals = True
+        notifier.mm = self._mm
+        if not self.active:
+            notifier.invalidate_seq = self.sequence - 1
+            self._add(notifier)
+        elif self.invalidating:
+            self._deferred.append((notifier, True))
+            notifier.invalidate_seq = self.sequence
+        else:
+            self.sequence |= 1
+            notifier.invalidate_seq = self.sequence
+            self._add(notifier)
+        return 0
+
+    @contextmanager
+    def _all_locks(self) -> Iterator[None]:
+        """`mm_take_all_locks`: nothing is being invalidated when a first subscriber comes."""
+        with self._mm.mmap_lock.writing():
+            if self._open:
+                self._host.locks.block(None, lambda: not self._open, "mm_take_all_locks")
+            yield
+
+    def remove(self, notifier: IntervalNotifier) -> None:
+        """`mmu_interval_notifier_remove`: no callback runs when it returns (I14)."""
+        host = self._host
+        if host.tasks.task.callbacks:
+            raise Broken("I14", "an interval subscription is removed from a callback")
+        host.record(What.REMOVE, notifier.number)
+        host.locks.might_sleep("mmu_interval_notifier_remove")
+        if notifier.mm is not self._mm:
+            raise Broken("I14", "a subscription is removed that was not inserted")
+        if not self.invalidating:
+            self._drop(notifier)
+        elif (notifier, True) in self._deferred:
+            self._deferred.remove((notifier, True))
+        else:
+            self._deferred.append((notifier, False))
+            sequence = self.sequence
+            host.locks.block(
+                None, lambda: self.sequence != sequence, "mmu_interval_notifier_remove"
+            )
+        notifier.mm = None
+        host.record(What.REMOVED, notifier.number)
+        host.tasks.point("mmu_interval_notifier_remove")
+
+    def _add(self, notifier: IntervalNotifier) -> None:
+        self.intervals.append(notifier)
+        notifier.in_tree = True
+
+    def _drop(self, notifier: IntervalNotifier) -> None:
+        self.intervals.remove(notifier)
+        notifier.in_tree = False
+
+    def read_begin(self, notifier: IntervalNotifier) -> int:
+        """`mmu_interval_read_begin`: sleeps while the subscription is affected (I7)."""
+        host = self._host
+        host.locks.might_sleep("mmu_interval_read_begin")
+        sequence = notifier.invalidate_seq
+        if sequence == self.sequence:
+            host.locks.block(None, lambda: self.sequence != sequence, "mmu_interval_read_begin")
+        return sequence
+
+    # List notifiers
+
+    def register(self, notifier: ListNotifier) -> int:
+        """`mmu_notifier_register`; takes mmap_lock for writing (L1)."""
+        if self._mm.mmap_lock.held():
+            raise Broken("L1", "mmu_notifier_register is called with mmap_lock held")
+        with self._all_locks():
+            if not self._mm.users:
+                return -errno.EINVAL
+            notifier.mm = self._mm
+            notifier.users = 1
+            self.notifiers.append(notifier)
+        return 0
+
+    def unregister(self, notifier: ListNotifier) -> None:
+        """`mmu_notifier_unregister`: release first, and no callback runs afterwards (L4)."""
+        host = self._host
+        if host.tasks.task.callbacks:
+            raise Broken("L4", "a notifier is unregistered from a callback")
+        host.record(What.REMOVE, notifier.number)
+        host.locks.might_sleep("mmu_notifier_unregister")
+        self._release_one(notifier)
+        if notifier in self.notifiers:
+            self.notifiers.remove(notifier)
+        if self.running(notifier.number):
+            host.locks.block(None, lambda: not self.running(notifier.number), "synchronize_srcu")
+        notifier.mm = None
+        host.record(What.REMOVED, notifier.number)
+
+    def _release_one(self, notifier: ListNotifier) -> None:
+        if notifier.release is not None and not notifier.released:
+            notifier.released = True
+            with self._run(notifier.number):
+                notifier.release()
+
+    def release(self) -> None:
+        """`__mmu_notifier_release`: interval subscriptions first, then the list (L3, I16)."""
+        self._host.record(What.RELEASE, self._mm.number)
+        if self.has_intervals:
+            range_ = self._host.new_range(self._mm, 0, ULONG_MAX, Event.RELEASE)
+            self._start_intervals(range_)
+            self._end_intervals()
+        for notifier in list(self.notifiers):
+            self._release_one(notifier)

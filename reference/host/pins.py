@@ -1,0 +1,64 @@
+"""pin_user_pages: frames that stay with their address for as long as they are pinned."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from reference.mirrors.frames import Frame
+
+from .broken import Broken
+from .record import What
+from .space import AddressSpace
+
+if TYPE_CHECKING:
+    from .host import Host
+
+__all__ = ["pin_user_pages", "unpin_user_page"]
+
+
+def pin_user_pages(
+    host: Host, mm: AddressSpace, start: int, count: int, *, write: bool, longterm: bool
+) -> list[int] | int:
+    """Takes mmap_lock itself.  The pages are pinned at one moment, all of them or none."""
+    host.locks.might_sleep("pin_user_pages")
+    slots = range(host.slot(start), host.slot(start) + count)
+    with mm.mmap_lock.reading():
+        while True:
+            for slot in slots:
+                if not mm.handle_fault(slot, write) or not mm.areas[slot].readable:
+                    host.deny()
+                    return -errno.EFAULT
+                mm.unshared(slot)
+            frames = [_ready(mm, slot, write) for slot in slots]
+            if None not in frames:
+                break
+            host.tasks.give_way("pin_user_pages")
+    pinned = [frame for frame in frames if frame is not None]
+    for frame in pinned:
+        frame.pins += 1
+        frame.pool.get(frame)
+        host.record(What.PIN, frame.number, int(longterm))
+    host.tasks.task.pinned = len(host.history)
+    return [frame.number for frame in pinned]
+
+
+def _ready(mm: AddressSpace, slot: int, write: bool) -> Frame | None:
+    """The frame of a slot if it can be pinned as it is."""
+    entry = mm.table.get(slot)
+    if entry is None or not entry.present or (write and not entry.writable):
+        return None
+    frame = entry.frame
+    if frame is None or (not mm.areas[slot].shared and mm.is_shared(entry)):
+        return None
+    return frame
+
+
+def unpin_user_page(host: Host, pfn: int) -> None:
+    """Drop one pin; the last reference frees the frame."""
+    frame = host.frame(pfn)
+    if not frame.pins:
+        raise Broken("P1", f"unpin_user_page of frame {pfn}, which is not pinned")
+    host.record(What.UNPIN, pfn)
+    frame.pins -= 1
+    host.put(frame)

@@ -1,0 +1,167 @@
+"""Address spaces whose faults, brackets and pins other tasks may come between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reference.mirrors.frames import Frame
+from reference.mirrors.memory import AddressSpace as Tables
+from reference.mirrors.memory import Area, PageTableEntry
+from reference.operations import Event
+
+from .locks import ReadWriteSemaphore
+from .notifiers import Subscriptions
+
+if TYPE_CHECKING:
+    from .host import Host
+
+__all__ = ["AddressSpace"]
+
+
+class AddressSpace(Tables):
+    """`struct mm_struct`.  `users` is zero from the start of its exit on."""
+
+    def __init__(self, host: Host, number: int) -> None:
+        super().__init__(host, number)
+        self.host = host
+        self.users = 1
+        self.mmap_lock = ReadWriteSemaphore(host.locks, "mmap_lock")
+        self.subscriptions = Subscriptions(host, self)
+
+    # Faults
+
+    def reach(self, slot: int, write: bool) -> Frame | None:
+        """The frame that the processor reaches at a slot; None is SIGSEGV or SIGBUS.
+
+        Nothing comes between finding the frame and the return.
+        """
+        while True:
+            entry = self.table.get(slot)
+            if entry is not None and entry.present and (entry.writable or not write):
+                return entry.frame
+            with self.mmap_lock.reading():
+                if not self.handle_fault(slot, write):
+                    return None
+
+    def handle_fault(self, slot: int, write: bool, owner: object | None = None) -> bool:
+        """`handle_mm_fault`, with mmap_lock held; False if area or file forbid the access.
+
+        Pages in device memory of `owner` stay where they are.
+        """
+        answer = None
+        while answer is None:
+            answer = self._fault_step(slot, write, owner)
+        return answer
+
+    def _fault_step(self, slot: int, write: bool, owner: object | None) -> bool | None:
+        """One step of a fault, after which all may have changed; None if it takes another."""
+        host, area, entry = self.host, self.areas.get(slot), self.table.get(slot)
+        if area is None or not area.permits(write):
+            return host.deny()
+        if area.file is not None and host.is_shrinking(area.file):
+            host.await_file(area.file)
+            return None
+        if entry is None:
+            return self._fault_missing(slot, area, write) is not None or host.deny()
+        if not self._is_here(entry, owner):
+            return None if self._fetch(entry) else False
+        if write and not entry.writable:
+            self._write_fault(entry, area)
+            return None
+        self._set_present(entry)
+        return True
+
+    def _is_here(self, entry: PageTableEntry, owner: object | None) -> bool:
+        """Whether the page lies where processor or owner can use it."""
+        away = entry.migrating or entry.swap or entry.exclusive is not None
+        return not away and not _foreign(entry, owner)
+
+    def _fetch(self, entry: PageTableEntry) -> bool:
+        """Take a step towards having the page here; False is SIGBUS."""
+        if entry.migrating:
+            self.host.locks.block(None, lambda: not entry.migrating, "a migration entry")
+        elif entry.swap:
+            self._swap_in(entry)
+        elif entry.exclusive is not None:
+            self.revoke(entry)
+        else:
+            return self.host.bring_home(entry)
+        return True
+
+    def _write_fault(self, entry: PageTableEntry, area: Area) -> None:
+        """Give the right to write, or take one step towards it."""
+        if area.shared or not self.is_shared(entry):
+            entry.writable = True
+            return
+        old = entry.frame
+        with self.invalidating(entry.slot, entry.slot + 1, Event.CLEAR):
+            if self.table.get(entry.slot) is entry and entry.frame is old and old is not None:
+                if not entry.migrating:
+                    self.replace(entry, self.host.duplicate(old))
+                    self.changed(entry.slot, entry.slot + 1, Event.CLEAR)
+
+    def set_present(self, entry: PageTableEntry) -> None:
+        """Let the processor use an entry again, as far as that can be."""
+        if entry.slot in self.areas:
+            self._set_present(entry)
+
+    def revoke(self, entry: PageTableEntry) -> None:
+        with self.invalidating(entry.slot, entry.slot + 1, Event.EXCLUSIVE):
+            entry.exclusive = None
+            self.changed(entry.slot, entry.slot + 1, Event.EXCLUSIVE)
+
+    def unshared(self, slot: int) -> bool:
+        """Give a private page a frame that no other entry has; False if it took a while."""
+        entry = self.table.get(slot)
+        if entry is None or self.areas[slot].shared or not self.is_shared(entry):
+            return True
+        old = entry.frame
+        with self.invalidating(slot, slot + 1, Event.CLEAR):
+            if self.table.get(slot) is entry and entry.frame is old and old is not None:
+                self.replace(entry, self.host.duplicate(old))
+                self.changed(slot, slot + 1, Event.CLEAR)
+        return False
+
+    # Notifiers
+
+    def invalidate_range_start(
+        self, first: int, end: int, event: Event, blockable: bool = True
+    ) -> bool:
+        raise NotImplementedError  # brackets are opened with `invalidating`
+
+    def invalidating(  # type: ignore[override]
+        self, first: int, end: int, event: Event, owner: object | None = None
+    ) -> Bracket:
+        return Bracket(self, first, end, event, owner)
+
+    def changed(self, first: int, end: int, event: Event) -> None:
+        """Page table entries of these slots have just changed."""
+        self.host.changed(self, first, end, event)
+
+
+class Bracket:
+    """Start and end of an invalidation around a change of page table entries."""
+
+    def __init__(
+        self, space: AddressSpace, first: int, end: int, event: Event, owner: object | None
+    ) -> None:
+        self._space = space
+        self._range = space.host.range_of(space, first, end, event, owner)
+
+    def __enter__(self) -> None:
+        self._space.host.tasks.point("invalidate_range_start")
+        self._space.subscriptions.start(self._range)
+        self._space.host.tasks.point("page table change")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._space.host.tasks.point("invalidate_range_end")
+            self._space.subscriptions.end(self._range)
+
+
+def _foreign(entry: PageTableEntry, owner: object | None) -> bool:
+    """Whether the page lies in the memory of a device of another owner."""
+    frame = entry.frame
+    if frame is None or frame.device is None:
+        return False
+    return owner is None or getattr(frame.device, "owner", frame.device) is not owner

@@ -1,0 +1,285 @@
+"""Tasks with stacks of their own, of which exactly one runs at a time.
+
+A task gives way at protocol points only, so a run is a function of the program and of the
+choices made there.  Left to itself the schedule is the plain one: operations run one after
+another in program order, and a task is left only when it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from reference.schedule import Switch
+
+from .broken import Broken
+from .record import Record
+
+__all__ = ["DYING", "Chooser", "Job", "Point", "Task", "Tasks"]
+
+DYING = -1
+"""In `Task.denied`: the address space is being torn down, so either answer is right."""
+STEPS = 20_000
+"""Protocol points after which a run counts as one that makes no progress."""
+
+
+class Point(NamedTuple):
+    """Where a task may be interrupted: the `number`-th point of an operation of its actor."""
+
+    actor: int
+    operation: int
+    number: int
+
+
+class Chooser(Protocol):
+    """What decides who runs on at a protocol point."""
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        """An actor of those that are runnable; any other answer counts as `default`."""
+
+
+class Job(NamedTuple):
+    """A piece of work of an actor: an operation of the program, or the accesses of a job."""
+
+    operation: int
+    """Its number in the program."""
+    body: Callable[[], None]
+    ready: Callable[[], bool]
+    """Whether it may begin: what it depends on is done."""
+
+
+class Task:
+    """An actor's thread: it does the actor's jobs in their order."""
+
+    def __init__(self, actor: int) -> None:
+        self.actor = actor
+        self.jobs: list[Job] = []
+        self.current: Job | None = None
+        self.points = 0
+        """Protocol points passed in the current job."""
+        self.ready: Callable[[], bool] | None = None
+        """What it waits for, if it waits."""
+        self.waits_for = ""
+        self.atomic: list[str] = []
+        """Why it must not sleep, innermost last."""
+        self.held: list[object] = []
+        """Locks that it holds, in the order in which it took them."""
+        self.callbacks = 0
+        """Notifier callbacks that it is inside of."""
+        self.denied: int | None = None
+        """Where in the history its access was last denied, or `DYING`."""
+        self.granted: int | None = None
+        """Where in the history it last found that an access is allowed."""
+        self.pinned: int | None = None
+        """Where in the history it last pinned pages."""
+        self.stack: greenlet | None = None
+
+    def forget(self) -> None:
+        """A new access begins: nothing has been found out about it."""
+        self.denied = self.granted = self.pinned = None
+
+    @property
+    def idle(self) -> bool:
+        return self.current is None and not self.jobs
+
+    def runnable(self) -> bool:
+        if self.ready is not None:
+            return self.ready()
+        if self.current is not None:
+            return True
+        return bool(self.jobs) and self.jobs[0].ready()
+
+
+class Tasks:
+    """All tasks of a run, and who runs."""
+
+    def __init__(self, record: Record, choose: Chooser) -> None:
+        self._record = record
+        self._choose = choose
+        self._tasks: dict[int, Task] = {}
+        self._interrupted: list[int] = []
+        """Actors in the middle of a job, the one that was interrupted last at the end."""
+        self._root = getcurrent()
+        self.steps = 0
+        self.taken: list[Switch] = []
+        """Where somebody ran on who would not have without a choice."""
+        self.over = False
+        """The run has ended: whoever still runs is on its way out."""
+        self.broken: Broken | None = None
+        self.task = Task(-1)
+        """The one that runs."""
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks.values())
+
+    def add(self, actor: int, job: Job) -> None:
+        """Give an actor one more job."""
+        task = self._tasks.get(actor)
+        if task is None:
+            task = self._tasks[actor] = Task(actor)
+        task.jobs.append(job)
+
+    # The run
+
+    def run(self) -> None:
+        """Run until every job is done; `Broken` if a rule is broken on the way."""
+        self._root = getcurrent()
+        try:
+            while (actor := self._next()) is not None:
+                self._enter(actor)
+                if self.broken is not None:
+                    raise self.broken
+            if not all(task.idle for task in self):
+                raise self._deadlock()
+        finally:
+            self.over = True
+            self._drop_stacks()
+
+    def _drop_stacks(self) -> None:
+        """Unwind what is left of the tasks, which must happen while `over` is set."""
+        for task in self:
+            stack, task.stack = task.stack, None
+            if stack is not None and not stack.dead:
+                stack.throw(GreenletExit)
+
+    def _enter(self, actor: int) -> None:
+        task = self._tasks[actor]
+        if task.stack is None or task.stack.dead:
+            task.stack = greenlet(self._work, self._root)
+            self._become(task)
+            task.stack.switch(task)
+        else:
+            self._become(task)
+            task.stack.switch()
+
+    def _become(self, task: Task) -> None:
+        self.task = task
+        self._record.actor = task.actor
+        if task.current is not None:
+            self._record.operation = task.current.operation
+
+    def _work(self, task: Task) -> None:
+        """A task's stack: its jobs, for as long as they are the next to be run."""
+        try:
+            while task.jobs and task.jobs[0].ready():
+                self._do(task, task.jobs.pop(0))
+                if self._boundary(task) != task.actor:
+                    return
+        except Broken as broken:
+            self.broken = broken
+
+    def _do(self, task: Task, job: Job) -> None:
+        task.current, task.points = job, 0
+        self._become(task)
+        self.point("begin")
+        job.body()
+        task.current = None
+
+    def _boundary(self, task: Task) -> int:
+        """Who is next, now that a job is done."""
+        default = self._next()
+        if default is None:
+            return -1
+        point = Point(task.actor, self._record.operation, task.points + 1)
+        chosen = self._choose(point, "end", default, self.runnable)
+        if chosen != default:
+            if self._can_run(chosen):
+                self.taken.append(Switch(*point, chosen))
+            else:
+                chosen = default
+        if chosen != task.actor:
+            self._wanted = chosen
+        return chosen
+
+    _wanted: int | None = None
+
+    def _next(self) -> int | None:
+        """Who runs if nobody chooses: the wanted one, the one interrupted last, the next job."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None and self._can_run(wanted):
+            return wanted
+        for actor in reversed(self._interrupted):
+            task = self._tasks[actor]
+            if task.current is not None and task.runnable():
+                return actor
+        for_start = [
+            (task.jobs[0].operation, task.actor)
+            for task in self
+            if task.current is None and task.runnable()
+        ]
+        running = [task.actor for task in self if task.current is not None and task.runnable()]
+        if for_start:
+            return min(for_start)[1]
+        return running[0] if running else None
+
+    def _can_run(self, actor: int) -> bool:
+        task = self._tasks.get(actor)
+        return task is not None and task.runnable()
+
+    def runnable(self) -> list[int]:
+        """The actors that could run now."""
+        return [task.actor for task in self if task.runnable()]
+
+    def _deadlock(self) -> Broken:
+        waiting = [
+            f"{task.waits_for} in operation {task.current.operation}"
+            for task in self
+            if task.current is not None
+        ]
+        return Broken("W1", f"deadlock: {'; '.join(waiting) or 'nothing can begin'}")
+
+    # For the task that runs
+
+    def point(self, where: str) -> None:
+        """A protocol point: the scheduler may let others run before this returns."""
+        if self.over:
+            return
+        task = self.task
+        task.points += 1
+        self.steps += 1
+        if self.steps > STEPS:
+            raise Broken("W2", f"no end after {STEPS} protocol points, the last of them {where}")
+        if task.current is None:
+            return
+        at = Point(task.actor, task.current.operation, task.points)
+        chosen = self._choose(at, where, task.actor, self.runnable)
+        if chosen != task.actor and self._can_run(chosen):
+            self.taken.append(Switch(*at, chosen))
+            self._leave(task, chosen)
+
+    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
+        """Let others run until something holds, which another task has to bring about."""
+        task = self.task
+        while not ready():
+            if self.over:
+                raise GreenletExit
+            self.steps += 1
+            if self.steps > STEPS:
+                raise Broken("W2", f"no end after {STEPS} protocol points, waiting for {what}")
+            task.ready, task.waits_for = ready, what
+            self._leave(task, None)
+            task.ready = None
+
+    def _leave(self, task: Task, wanted: int | None) -> None:
+        self._wanted = wanted
+        if task.actor in self._interrupted:
+            self._interrupted.remove(task.actor)
+        self._interrupted.append(task.actor)
+        self._root.switch()
+        if self.over:
+            raise GreenletExit
+        if task.actor in self._interrupted:
+            self._interrupted.remove(task.actor)
+
+    def give_way(self, where: str) -> None:
+        """Let somebody else run if anybody can, as a busy wait does."""
+        task = self.task
+        others = [actor for actor in self.runnable() if actor != task.actor]
+        self.point(where)
+        if others and self.task is task and not self.over:
+            if self._can_run(others[0]):
+                self._leave(task, others[0])
