@@ -297,8 +297,9 @@ def test_the_sweep_reads_everything_from_every_side() -> None:
         assert sum(o.kind == Kind.WAIT for o in tail) == len(sketch.live.in_flight)
 
 
-def test_the_sweep_of_a_keyed_candidate_reads_through_every_live_key() -> None:
+def test_the_sweep_of_a_keyed_candidate_reads_through_every_live_key_and_beside_it() -> None:
     plan = Plan.for_candidate(describe(keyed=True))
+    arena = plan.geometry.pages
     device_reads = 0
     for program in take(plan, 50):
         swept = with_sweep(program, plan)
@@ -312,7 +313,8 @@ def test_the_sweep_of_a_keyed_candidate_reads_through_every_live_key() -> None:
         assert found == [
             (*key, page)
             for key, range_ in sorted(sketch.keys.items())
-            for page in range(range_.page, range_.page + range_.pages)
+            for page in range(range_.page - 1, range_.page + range_.pages + 1)
+            if 0 <= page < arena
         ]
     assert device_reads > 50
 

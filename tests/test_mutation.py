@@ -12,15 +12,8 @@ from reference.rules import RULES
 
 pytestmark = pytest.mark.proof
 
-NOT_FOUND = {"huge-beyond-range"}
-"""Survive the default budget: collapse, a registration of part of it and an access just outside
-have to come together."""
-LONGER = {"event-dropped-oom"}
-"""Killed, but reduced to more operations than the shortest program known: what it needs is a
-number of events, which no single operation can be taken from."""
 
-
-@pytest.mark.parametrize("name", sorted(set(MUTANTS) - NOT_FOUND))
+@pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_killed(name: str) -> None:
     mutant = MUTANTS[name]
     result = score(mutant)
@@ -31,12 +24,7 @@ def test_killed(name: str) -> None:
     again = judge(runner.run(result.best.program)).violation
     assert again is not None
     assert again.rule == rule.id
-    if name not in LONGER:
-        assert len(result.best.program) <= mutant.minimal
-
-
-def test_enough_are_killed_and_made_as_short_as_can_be() -> None:
-    assert len(set(MUTANTS) - NOT_FOUND - LONGER) >= 30
+    assert len(result.best.program) <= mutant.minimal
 
 
 def test_the_table_lists_every_mutant() -> None:
@@ -47,6 +35,5 @@ def test_the_table_lists_every_mutant() -> None:
     for name, row in cells.items():
         mutant = MUTANTS[name]
         assert row[1:4] == [mutant.title, mutant.seen_in, mutant.base]
-        assert (row[4] == "survived") == (name in NOT_FOUND)
-        if name not in NOT_FOUND | LONGER:
-            assert int(row[6]) <= mutant.minimal
+        assert row[4] in RULES
+        assert int(row[6]) <= mutant.minimal

@@ -159,6 +159,34 @@ def test_a_shorter_program_is_found_behind_a_longer_one() -> None:
     assert len(reduced(program, predicate).program) == 5
 
 
+def test_one_big_change_is_found_in_place_of_many() -> None:
+    """Fails if three pages or more were unmapped, however often that took an operation."""
+
+    def predicate(program: Program) -> Violation | None:
+        kinds, last = lines_of(program), program.operations[-1]
+        gone = {
+            page
+            for each in program.operations
+            if each.kind == Kind.UNMAP
+            for page in range(each.page, each.page + each.pages)
+        }
+        failed = last.kind == Kind.DREAD and Kind.MAP in kinds and len(gone) >= 3
+        return Violation("I12", len(kinds) - 1, "stale") if failed else None
+
+    program = of("""
+        map p0 rw page=0 pages=4
+        attach d0 p0
+        unmap p0 page=0 pages=1
+        unmap p0 page=2 pages=1
+        fork p0 child=p1
+        unmap p1 page=3 pages=1
+        dread d0 page=0 offset=0 length=8
+    """)
+    assert lines_of(reduced(program, predicate).program) == [
+        *(Kind.MAP, Kind.ATTACH, Kind.UNMAP, Kind.DREAD)
+    ]
+
+
 # -- simpler operations -----------------------------------------------------------------------
 
 

@@ -23,13 +23,16 @@ SELECTED = (
     "wait-not-awaited",
     "close-orphans-pages",  # the end of a device
     "half-copied",  # migration
+    "failed-copy-accepted",
     "non-owner-refused",  # two devices
     "second-hook-wins",
     "unsubscribe-shared",
+    "event-dropped-oom",
     "cached-weaker-flags",  # rights
     "downgrade-not-seen",
     "wrong-mm",  # processes
     "pinned-then-fork",
+    "ro-pin-of-shared",
     "contains-not-overlaps",  # ranges
     "end-convention",
     "subpage-length",

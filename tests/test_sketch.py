@@ -7,7 +7,7 @@ from generated import describe
 from conformance.generate import (
     Plan,
 )
-from conformance.generate.sketch import Sketch
+from conformance.generate.sketch import Side, Sketch
 from reference.operations import (
     Flag,
     Kind,
@@ -15,8 +15,8 @@ from reference.operations import (
 )
 
 
-def sketch_after(*operations: Operation) -> Sketch:
-    sketch = Sketch(Plan.for_candidate(describe()))
+def sketch_after(*operations: Operation, keyed: bool = False) -> Sketch:
+    sketch = Sketch(Plan.for_candidate(describe(keyed=keyed)))
     for operation in operations:
         sketch.add(operation)
     return sketch
@@ -75,3 +75,32 @@ def test_a_registration_lives_only_where_its_rights_are_mapped() -> None:
     assert sketch.keys[0, 1][:2] == (4, 2)
     sketch.add(Operation(Kind.DETACH, 0, 0, 0, 0, 0))
     assert not sketch.keys
+
+
+def test_a_huge_page_is_a_mapping_of_its_own() -> None:
+    collapse = Operation(Kind.COLLAPSE, 0, 0, 0, 3, 2)
+    assert sketch_after(MAP, collapse).runs(0) == [(2, 3), (3, 5), (5, 6)]
+    # None is made across the edge of a mapping.
+    assert sketch_after(MAP, collapse._replace(pages=4)).runs(0) == [(2, 6)]
+
+
+def test_an_event_where_no_key_leads_asks_for_one() -> None:
+    attach = Operation(Kind.ATTACH, 0, 0, 0, 0, 0)
+    register = Operation(Kind.REGISTER, 0, 0, READ_WRITE, 4, 2, key=1)
+    discard = Operation(Kind.DISCARD, 0, 0, 0, 2, 2)
+    sketch = sketch_after(attach, MAP, register, keyed=True)
+    for page, side in ((2, Side.KEYLESS), (4, Side.DEVICE)):
+        sketch.add(discard._replace(page=page))
+        aim = sketch.aim()
+        assert aim is not None
+        assert (aim.side, aim.page, aim.pages) == (side, page, 2)
+
+
+def test_without_a_free_key_the_processor_looks() -> None:
+    attach = Operation(Kind.ATTACH, 0, 0, 0, 0, 0)
+    register = Operation(Kind.REGISTER, 0, 0, READ_WRITE, 4, 2)
+    keys = [register._replace(key=key) for key in range(1, 5)]
+    sketch = sketch_after(attach, MAP, *keys, MAP._replace(page=9), keyed=True)
+    aim = sketch.aim()
+    assert aim is not None
+    assert aim.side == Side.CPU

@@ -168,13 +168,19 @@ def _reclaim(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 
 def _collapse(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
-    """Mostly all of a mapping of several pages: a huge page is made of what lies together."""
+    """Mostly all of a mapping of several pages: a huge page is made of what lies together.
+
+    Preferably of pages that no key covers, since pinned ones stay as they are.
+    """
     process = _process(sketch, choice)
     area = sketch.areas[process]
     anonymous = [run for run in sketch.runs(process) if not area[run[0]].flags & _SORT]
-    several = [(first, end) for first, end in anonymous if end - first > 1]
-    if anonymous and choice[WHERE] < 224:
-        page, pages = inner_range(several or anonymous, choice)
+    several = [(first, end) for first, end in anonymous if end - first > 1] or anonymous
+    if sketch.plan.description.keyed:
+        loose = [run for run in several if not sketch.mirrored(process, run[0], run[1] - run[0])]
+        several = loose or several
+    if several and choice[WHERE] < 224:
+        page, pages = inner_range(several, choice, least=2)
     else:
         page, pages = area_range(sketch, process, choice)
     return Operation(kind, process, 0, 0, page, pages)
@@ -209,7 +215,7 @@ def _exit(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     aim = sketch.aim()
-    if aim is not None and aim.side == Side.CPU and choice[WHO] < 208:
+    if aim is not None and aim.side & Side.CPU and choice[WHO] < 208:
         process = aim.process
     else:
         process, aim = _process(sketch, choice), None
@@ -261,7 +267,7 @@ def _device_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 
 def _aimed_device(sketch: Sketch, choice: bytes, aim: Aim | None) -> int:
-    if aim is not None and aim.side == Side.DEVICE:
+    if aim is not None and aim.side & Side.DEVICE:
         attached = sketch.live.attached
         devices = [device for device in sorted(attached) if attached[device] == aim.process]
         if devices:
@@ -282,8 +288,10 @@ def _keyed_access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     (device, key), registration = pick(_useful(sketch, kind, aim), choice[WHO])
     first, end = registration.page, registration.page + registration.pages
     if where >= _OUTSIDE:
-        page = max(first - 1, 0) if where & 1 else end - 1
-        end = sketch.plan.geometry.pages
+        arena = sketch.plan.geometry.pages
+        beside = [near for near in (first - 1, end) if 0 <= near < arena]
+        page = pick([*beside, end - 1], choice[PAGE])
+        end = arena
     elif aim is not None and aim.side == Side.DEVICE and aim.page < end > first:
         low, high = max(first, aim.page), min(end, aim.page + aim.pages)
         page = low + (choice[PAGE] * (high - low) >> 8) if low < high else first
@@ -358,12 +366,12 @@ def _mirrored_area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 def _register(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     """Mostly a free key for a range that is mapped with the rights asked for."""
-    device = _device(sketch, choice)
+    device = _aimed_device(sketch, choice, sketch.aim())
     process = sketch.live.attached[device]
     runs, area = sketch.runs(process), sketch.areas[process]
     readable = [run for run in runs if area[run[0]].flags & _READ]
     if readable and choice[WHERE] < 232:
-        page, pages = inner_range(readable, choice)
+        page, pages = inner_range(_aimed(sketch, process, readable) or readable, choice)
     else:
         page, pages = area_range(sketch, process, choice)
     mapped = area.get(page)
@@ -373,6 +381,14 @@ def _register(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     free = [key for key in keys if (device, key) not in sketch.keys]
     key = pick(free if free and choice[OTHER] < 240 else keys, choice[OTHER])
     return Operation(kind, 0, device, rights, page, pages, key=key)
+
+
+def _aimed(sketch: Sketch, process: int, runs: list[Span]) -> list[Span]:
+    """The mappings in which something just happened that no key covers."""
+    aim = sketch.aim()
+    if aim is None or aim.side != Side.KEYLESS or aim.process != process:
+        return []
+    return [run for run in runs if run[0] < aim.page + aim.pages and aim.page < run[1]]
 
 
 def _unregister(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:

@@ -46,6 +46,12 @@ _NEEDS: Mapping[Kind, int] = {
 }
 """What must hold for an operation of this kind to be valid."""
 
+_WANTED: Mapping[int, frozenset[Kind]] = {
+    Side.CPU: CPU_ACCESSES,
+    Side.DEVICE: DEVICE_ACCESSES,
+    Side.KEYLESS: CPU_ACCESSES | {Kind.REGISTER},
+}
+"""What an aim asks for."""
 _STRONG_SHARE, _WEAK_SHARE = 0.8, 0.35
 """Share of the upper half that goes where the aim is: after an event, and after a write."""
 
@@ -112,7 +118,7 @@ def _pointed(plan: Plan, facts: int) -> dict[Kind, float]:
         for kind in SIMPLE_FIRST
         if kind in plan.profile.weights and possible(kind, facts)
     }
-    wanted = {Side.CPU: CPU_ACCESSES, Side.DEVICE: DEVICE_ACCESSES}.get(facts & 3, frozenset())
+    wanted = _WANTED.get(facts & 3, frozenset())
     aimed = sum(weight for kind, weight in weights.items() if kind in wanted)
     rest = sum(weights.values()) - aimed
     share = _STRONG_SHARE if facts & _STRONG else _WEAK_SHARE

@@ -31,7 +31,8 @@ def closing(sketch: Sketch) -> Iterator[Operation]:
     """Waits for the jobs in flight, then reads the whole arena from every side.
 
     One read for each page: by every live process and through every attached device, if keyed
-    through each live key.  Only what the candidate can do.
+    through each live key, and then also of the pages beside its range, which it must not reach.
+    Only what the candidate can do.
     """
     kinds = sketch.plan.description.kinds(sketch.plan.geometry.page_size)
     if Kind.WAIT in kinds:
@@ -49,11 +50,13 @@ def closing(sketch: Sketch) -> Iterator[Operation]:
 
 def _device_pages(sketch: Sketch) -> Iterator[tuple[int, int, int]]:
     """Device, key and page of each device read."""
+    arena = sketch.plan.geometry.pages
     if sketch.plan.description.keyed:
         for (device, key), registration in sorted(sketch.keys.items()):
-            for page in range(registration.page, registration.page + registration.pages):
+            beside = registration.page - 1, registration.page + registration.pages
+            for page in range(max(beside[0], 0), min(beside[1] + 1, arena)):
                 yield device, key, page
     else:
         for device in sorted(sketch.live.attached):
-            for page in range(sketch.plan.geometry.pages):
+            for page in range(arena):
                 yield device, 0, page

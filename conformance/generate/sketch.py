@@ -30,6 +30,8 @@ class Side:
 
     CPU = 1
     DEVICE = 2
+    KEYLESS = 3
+    """The CPU, or a device through a key that is still to be registered."""
 
 
 class Area(NamedTuple):
@@ -37,7 +39,7 @@ class Area(NamedTuple):
 
     flags: int
     mapping: int
-    """Which operation mapped it."""
+    """Which operation mapped it, or made it one huge page."""
     file: int = 0
     shift: int = 0
     """Page of the file minus slot."""
@@ -147,12 +149,13 @@ class Sketch:
 
     def _look(self, side: int, process: int, page: int, pages: int, *, strong: bool = True) -> None:
         """Prefer an access of that side to these pages, or of the CPU where no device can."""
-        if side == Side.DEVICE and not self._mirrored(process, page, pages):
-            side = Side.CPU
+        if side == Side.DEVICE and not self.mirrored(process, page, pages):
+            side = Side.KEYLESS if self._has_free_key(process) else Side.CPU
         self.aims.append(Aim(side, process, page, pages, strong, self.index + _PATIENCE))
         del self.aims[:-2]
 
-    def _mirrored(self, process: int, page: int, pages: int) -> bool:
+    def mirrored(self, process: int, page: int, pages: int) -> bool:
+        """Whether a device reaches any of these pages, as far as known."""
         if process not in self.live.attached.values():
             return False
         if not self.plan.description.keyed:
@@ -163,6 +166,13 @@ class Sketch:
             for (device, _), key in self.keys.items()
             if attached[device] == process
         )
+
+    def _has_free_key(self, process: int) -> bool:
+        """Whether a device of the process can register more, as far as known."""
+        attached = self.live.attached
+        devices = [device for device in attached if attached[device] == process]
+        taken = sum(device in devices for device, _ in self.keys)
+        return self.plan.description.keyed and taken < len(devices) * self.plan.geometry.keys
 
     def _hot_mapped(self, process: int) -> int | None:
         area = self.areas[process]
@@ -283,6 +293,16 @@ class Sketch:
         if operation.kind == Kind.UNMAP or page in area or page + pages - 1 in area:
             self._look(Side.DEVICE, operation.process, page, pages)
 
+    def _collapse(self, operation: Operation) -> None:
+        """A huge page has edges of its own, at which the next operations may go wrong."""
+        area = self.areas[operation.process]
+        pages = range(operation.page, operation.page + operation.pages)
+        old = area.get(operation.page)
+        if old is not None and all(area.get(page) == old for page in pages):
+            area.update(dict.fromkeys(pages, old._replace(mapping=self.index)))
+            self._runs.pop(operation.process, None)
+        self._event(operation)
+
     def _device_event(self, operation: Operation) -> None:
         self.touch(operation.page)
         process = self.live.attached[operation.device]
@@ -321,7 +341,7 @@ class Sketch:
             self.aims = [
                 aim
                 for aim in self.aims
-                if aim.side != side or aim.page > last or page >= aim.page + aim.pages
+                if not aim.side & side or aim.page > last or page >= aim.page + aim.pages
             ]
 
     def _written(self, operation: Operation, process: int, last: int) -> None:
@@ -397,9 +417,10 @@ def _runs_of(area: dict[int, Area]) -> list[tuple[int, int]]:
 
 _HANDLERS: Mapping[int, Callable[[Sketch, Operation], None]] = {
     **dict.fromkeys(
-        (Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE, Kind.INVALIDATE),
+        (Kind.RECLAIM, Kind.MIGRATE, Kind.SPLIT, Kind.MERGE, Kind.INVALIDATE),
         Sketch._event,
     ),
+    Kind.COLLAPSE: Sketch._collapse,
     **dict.fromkeys(
         (Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE), Sketch._device_event
     ),

@@ -104,18 +104,19 @@ def widened(page: int, pages: int, arena: int, byte: int) -> Span:
     return _clip(page - 1, pages + 1 + more, arena)
 
 
-def inner_range(runs: Sequence[Span], choice: bytes) -> Span:
-    """A range inside one of the mappings: mostly all of it, else a part."""
+def inner_range(runs: Sequence[Span], choice: bytes, least: int = 1) -> Span:
+    """A range inside one of the mappings: mostly all of it, else a part of so many or more."""
     first, end = _low_run(runs, choice[PAGE])
     size = end - first
+    part = min(least, size)
     byte = choice[PAGES]
     if byte < 128:
         return first, size
     if byte < 176:
-        return first, 1
-    if byte < 208:
-        return end - 1, 1
-    return first + size // 2, (size + 1) // 2
+        return first, part
+    if byte >= 208:
+        part = max((size + 1) // 2, part)
+    return end - part, part
 
 
 def _clip(page: int, pages: int, arena: int) -> Span:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from reference.operations import DEVICE_ACCESSES, Flag, Kind, Operation
 
 from .places import acting, places
 from .search import Operations, Search
 
-__all__ = ["as_child", "as_parent", "at_once", "cut", "delete", "straighten", "unite"]
+__all__ = ["as_child", "at_once", "cut", "delete", "straighten", "straightened", "unite"]
 
 _SETUP = frozenset(
     {Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH, Kind.SUBMIT, Kind.WAIT, Kind.UNREGISTER}
@@ -17,19 +17,28 @@ _SETUP = frozenset(
 
 
 def cut(search: Search) -> None:
-    """Leave out all behind the failure, and what has no page or file in common with it."""
+    """Leave out all behind the failure, and what has no page or file in common with it.
+
+    First what shares none with the failing operation itself, and only if that was needed, what
+    shares none with anything that does.
+    """
     search.keep(search.program, search.violation)
-    search.attempt(_related(search.operations, search.program.geometry.page_size))
+    for spreading in (False, True):
+        if search.attempt(
+            _related(search.operations, search.program.geometry.page_size, spreading)
+        ):
+            break
 
 
-def _related(operations: Operations, page_size: int) -> list[Operation]:
+def _related(operations: Operations, page_size: int, spreading: bool) -> list[Operation]:
     """The operations that may have to do with the last one, by page or file, and all set-up."""
     kept: list[Operation] = []
     touched = places(operations[-1], page_size)
     for operation in reversed(operations):
         near = places(operation, page_size)
         if operation.kind in _SETUP or near & touched or not kept:
-            touched |= near
+            if spreading:
+                touched |= near
             kept.append(operation)
     return kept[::-1]
 
@@ -63,17 +72,34 @@ def _delete_runs(search: Search, size: int) -> bool:
 
 def unite(search: Search) -> None:
     """Let a child's operations be its parent's or the reverse, and one device's another's."""
-    for fork in [each for each in search.operations if each.kind == Kind.FORK]:
-        for united in (as_parent, _as_parent_elsewhere, as_child):
-            if fork in search.operations:
-                search.attempt(united(search.operations, fork))
+    _straighten(search, Kind.FORK)
     for device in sorted({each.device for each in search.operations}):
         if device:
             search.attempt([each._replace(device=0) for each in search.operations])
 
 
-def as_parent(operations: Operations, fork: Operation) -> list[Operation]:
+def straighten(search: Search) -> None:
+    """Leave out moves and changed rights: let it be so from the start, or stay as it was."""
+    _straighten(search, Kind.PROTECT)
+    _straighten(search, Kind.REMAP)
+
+
+def _straighten(search: Search, kind: Kind) -> None:
+    for operation in [each for each in search.operations if each.kind == kind]:
+        for way in _WAYS[kind]:
+            if operation in search.operations:
+                search.attempt(way(search.operations, search.operations.index(operation)))
+
+
+def straightened(operations: Operations, at: int) -> Iterator[Operations]:
+    """Ways to tell it without the operation at this index, if it is a fork, move or protection."""
+    for way in _WAYS.get(operations[at].kind, ()):
+        yield tuple(way(operations, at))
+
+
+def _as_parent(operations: Operations, at: int) -> list[Operation]:
     """What the child does is done by its parent."""
+    fork = operations[at]
     return [
         each._replace(process=fork.process) if each.process == fork.target else each
         for each in operations
@@ -81,19 +107,20 @@ def as_parent(operations: Operations, fork: Operation) -> list[Operation]:
     ]
 
 
-def _as_parent_elsewhere(operations: Operations, fork: Operation) -> list[Operation]:
+def _as_parent_elsewhere(operations: Operations, at: int) -> list[Operation]:
     """The child's own memory is the parent's at other pages, which nothing else uses."""
+    fork = operations[at]
     free = 1 + max(each.page + max(each.pages, 1) for each in operations)
     moved = [
         _shifted(each, 0, free, free) if process == fork.target else each
         for each, process in zip(operations, acting(operations), strict=True)
     ]
-    return as_parent(tuple(moved), fork)
+    return _as_parent(tuple(moved), at)
 
 
-def as_child(operations: Operations, fork: Operation) -> list[Operation]:
+def as_child(operations: Operations, at: int) -> list[Operation]:
     """The child is there from the start, and does itself what the parent had done for it."""
-    at = operations.index(fork)
+    fork = operations[at]
     before = [
         each._replace(process=fork.target) if _is_by(each, fork.process) else each
         for each in operations[:at]
@@ -106,17 +133,6 @@ def _is_by(operation: Operation, process: int) -> bool:
 
 
 # -- moves ------------------------------------------------------------------------------------
-
-
-def straighten(search: Search) -> None:
-    """Leave out moves and changed rights: let it be so from the start, or stay as it was."""
-    for protect in [each for each in search.operations if each.kind == Kind.PROTECT]:
-        if protect in search.operations:
-            search.attempt(_with_rights(search.operations, search.operations.index(protect)))
-    for remap in [each for each in search.operations if each.kind == Kind.REMAP]:
-        for straight in (_there_at_once, _staying):
-            if remap in search.operations:
-                search.attempt(straight(search.operations, search.operations.index(remap)))
 
 
 def _with_rights(operations: Operations, at: int) -> list[Operation]:
@@ -160,6 +176,14 @@ def _shifted(operation: Operation, first: int, pages: int, shift: int) -> Operat
 
 
 _NO_PLACE = _SETUP | {Kind.TRUNCATE}
+
+
+_WAYS: Mapping[int, tuple[Callable[[Operations, int], list[Operation]], ...]] = {
+    Kind.FORK: (_as_parent, _as_parent_elsewhere, as_child),
+    Kind.PROTECT: (_with_rights,),
+    Kind.REMAP: (_there_at_once, _staying),
+}
+"""Ways to leave out the operation at an index, and to tell the rest as if it had been done."""
 
 
 # -- jobs -------------------------------------------------------------------------------------

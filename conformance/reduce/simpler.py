@@ -100,8 +100,8 @@ def _simpler_access(operation: Operation) -> Iterator[Change]:
     if operation.job:
         yield lambda old: old._replace(job=0)
     if operation.kind in ATOMICS:
-        yield as_read
         yield as_write
+        yield lambda old: as_read(old) if old.kind in ATOMICS else old
 
 
 def _simpler_flags(kind: Kind) -> Iterator[Change]:
@@ -131,6 +131,6 @@ def as_read(operation: Operation) -> Operation:
 
 
 def as_write(operation: Operation) -> Operation:
-    """An atomic as the write that it contains, by the same side."""
+    """An access as a write of the same words, by the same side."""
     write = Kind.DWRITE if operation.kind >= Kind.ATTACH else Kind.WRITE
     return operation._replace(kind=write, expected=0)

@@ -1,8 +1,8 @@
 """Other programs that may show the same bug, each one operation shorter or more.
 
 Where no single step makes a program shorter, two together may: an access from the other side
-makes another access superfluous, a wider range another range.  These are tried for short programs
-only, where there are few of them.
+makes another access superfluous, a wider range another range, one big change all other changes.
+These are tried for short programs only, where there are few of them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from reference.validity import MAX_LENGTH
 
 from .places import RANGED, acting, pages_of
 from .search import Operations, Search
-from .shorter import as_child, as_parent
-from .simpler import as_read
+from .shorter import as_child, straightened
+from .simpler import as_read, as_write
 
 __all__ = ["look_elsewhere"]
 
-_MOST = 12
+_MOST = 16
 """Operations up to which other programs are tried."""
-_PATIENCE = 80
+_PATIENCE = 72
 """Programs that are tried in vain before the shortest so far is taken to be the shortest."""
 _FRESH = 1 << 40
 """Values from here on are in no generated program."""
@@ -35,7 +35,7 @@ def look_elsewhere(search: Search) -> bool:
     start = search.runs
     if len(operations) <= _MOST:
         for other in _others(operations, geometry):
-            if search.attempt(other):
+            if len(other) < len(operations) and search.attempt(other):
                 return True
             if search.runs - start >= _PATIENCE * search.repeats:
                 break
@@ -44,17 +44,19 @@ def look_elsewhere(search: Search) -> bool:
 
 def _others(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
     """In the order in which they are likely to succeed, for what they cost."""
-    yield from _joined(operations)
+    yield from _joined(operations, geometry)
     yield from _other_jobs(operations, geometry.jobs)
     yield from _waiting(operations)
     yield from _queued_reads(operations)
     yield from _with_child_first(operations)
-    yield from _read_only(operations)
+    yield from _told_in_one_space(operations, geometry)
+    yield from _one_change(operations, geometry)
     yield from _with_detach(operations)
     yield from _two_other_accesses(operations, geometry.page_size)
     yield from _widened(operations, geometry)
-    yield from _other_accesses(operations, geometry.page_size)
+    yield from _read_only(operations)
     yield from _less(operations, 2)
+    yield from _other_accesses(operations, geometry.page_size)
 
 
 def _less(operations: Operations, count: int = 1, kept: int = -1) -> Iterator[Operations]:
@@ -71,7 +73,7 @@ def _needed(operations: Operations, at: int) -> bool:
     return operation.kind in _FOUNDATIONS and len(alike) == 1
 
 
-_FOUNDATIONS = frozenset({Kind.MAP, Kind.ATTACH, Kind.REGISTER, Kind.FORK})
+_FOUNDATIONS = frozenset({Kind.MAP, Kind.ATTACH, Kind.REGISTER})
 
 
 def _replaced(operations: Operations, at: int, operation: Operation) -> Operations:
@@ -81,14 +83,27 @@ def _replaced(operations: Operations, at: int, operation: Operation) -> Operatio
 # -- ranges -----------------------------------------------------------------------------------
 
 
-def _joined(operations: Operations) -> Iterator[Operations]:
-    """Two operations of a kind as one, of both ranges, at the place of either."""
+def _joined(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    """Two operations of a kind as one, of both ranges, at the place of either.
+
+    Then also with what happens at one page happening at the last page of the range.
+    """
     for left, right in combinations(range(len(operations)), 2):
         joined = _join(operations[left], operations[right])
         if joined is not None:
             for keep, drop in ((left, right), (right, left)):
                 changed = _replaced(operations, keep, joined)
-                yield changed[:drop] + changed[drop + 1 :]
+                told = changed[:drop] + changed[drop + 1 :]
+                yield told
+                page, end = told[-1].page, joined.page + joined.pages - 1
+                moved = tuple(_moved(each, page, end) for each in told)
+                yield _with_wide_maps(moved, geometry)
+
+
+def _moved(operation: Operation, page: int, target: int) -> Operation:
+    """The operation at another page, if it is about this page only."""
+    alone = operation.kind in ACCESSES or (operation.kind in RANGED and operation.pages == 1)
+    return operation._replace(page=target) if alone and operation.page == page else operation
 
 
 def _join(one: Operation, other: Operation) -> Operation | None:
@@ -106,22 +121,19 @@ def _widened(operations: Operations, geometry: Geometry) -> Iterator[Operations]
     for wide in _wide(operations, geometry, RANGED):
         yield from _less(wide, kept=last)
         yield from _less(wide, 2, kept=last)
-    for wide in _wide(operations, geometry, frozenset({Kind.MAP})):
-        yield from _less(wide, kept=last)
-    for fork in [each for each in operations if each.kind == Kind.FORK]:
-        yield from _wide(tuple(as_parent(operations, fork)), geometry, frozenset({Kind.MAP}))
+    for base in (operations, _loud(operations, geometry)):
+        for wide in _wide(base, geometry, frozenset({Kind.MAP})):
+            yield from _less(wide, kept=last)
 
 
 def _wide(
     operations: Operations, geometry: Geometry, kinds: frozenset[Kind]
 ) -> Iterator[Operations]:
     """All ranges of these kinds as wide as the arena; the last access as it is and of all of it."""
-    length = min(geometry.pages * geometry.page_size, MAX_LENGTH)
     *_, process = acting(operations)
     for look in _looks(operations, operations[-1], process, geometry.page_size):
         if look.kind in {Kind.READ, Kind.DREAD} and not look.job:
-            whole = look._replace(page=0, offset=0, length=length)
-            for last in (look, whole):
+            for last in (look, _whole(look, geometry)):
                 yield (*(_widen(each, geometry.pages, kinds) for each in operations[:-1]), last)
 
 
@@ -131,13 +143,102 @@ def _widen(operation: Operation, pages: int, kinds: frozenset[Kind]) -> Operatio
     return operation
 
 
+def _told_in_one_space(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    """Without a fork, move or change of rights, in mappings as wide as the arena.
+
+    Where a fork is left out, a read of the whole arena lets its pages share a frame as well.
+    """
+    page = operations[-1].page
+    straight = [other for at in range(len(operations)) for other in straightened(operations, at)]
+    for other in straight:
+        mapped = _with_wide_maps(other, geometry)
+        yield mapped
+        yield tuple(_narrowed(each, page) for each in mapped)
+        for at, operation in enumerate(mapped[:-1]):
+            if operation.kind not in _FOUNDATIONS:
+                read = Operation(Kind.READ, operation.process, 0, 0, 0, 0, 0, WORD)
+                yield _replaced(mapped, at, _whole(read, geometry))
+
+
+def _with_wide_maps(operations: Operations, geometry: Geometry) -> Operations:
+    return tuple(_widen(each, geometry.pages, frozenset({Kind.MAP})) for each in operations)
+
+
+def _narrowed(operation: Operation, page: int) -> Operation:
+    """What is done to a range, done to one page of it."""
+    if operation.kind in RANGED - {Kind.MAP} and page in pages_of(operation, 1):
+        return operation._replace(page=page, pages=1)
+    return operation
+
+
+def _one_change(operations: Operations, geometry: Geometry) -> Iterator[Operations]:
+    """One change of the whole arena instead of all changes, by the first process."""
+    changes = [at for at in range(len(operations) - 1) if _is_change(operations, at)]
+    if len(changes) < 2:
+        return
+    quiet = tuple(each._replace(process=0) for each in operations)
+    everywhere = Operation(Kind.UNMAP, 0, 0, 0, 0, geometry.pages)
+    for base in (quiet, _loud(quiet, geometry)):
+        wide = _with_wide_maps(base, geometry)
+        readable = tuple(_readable(each) for each in wide)
+        for at in changes:
+            others = set(changes) - {at}
+            for told, change in (
+                (wide, everywhere),
+                (wide, base[at]),
+                (readable, everywhere._replace(kind=Kind.PROTECT, flags=_RIGHTS)),
+            ):
+                changed = _replaced(told, at, change)
+                yield tuple(each for place, each in enumerate(changed) if place not in others)
+
+
+def _is_change(operations: Operations, at: int) -> bool:
+    """Whether an operation changes what there is, rather than being the first to provide it."""
+    operation = operations[at]
+    if operation.kind in {Kind.MAP, Kind.ATTACH}:
+        before = operations[:at]
+        return any(
+            (each.kind, each.device) == (operation.kind, operation.device) for each in before
+        )
+    return operation.kind in _CHANGES
+
+
+_CHANGES = frozenset(
+    {
+        *(Kind.UNMAP, Kind.REMAP, Kind.PROTECT, Kind.DISCARD, Kind.FREE, Kind.PUNCH),
+        *(Kind.TRUNCATE, Kind.FORK, Kind.EXIT, Kind.DETACH, Kind.INVALIDATE),
+    }
+)
+_RIGHTS = int(Flag.READ | Flag.WRITE)
+
+
+def _loud(operations: Operations, geometry: Geometry) -> Operations:
+    """Writes of whole pages instead of all reads but the last, so that it matters who saw what."""
+    return (
+        *(
+            as_write(each)._replace(offset=0, length=geometry.page_size, value=_FRESH + (at << 20))
+            if each.kind in {Kind.READ, Kind.DREAD} and not each.job
+            else each
+            for at, each in enumerate(operations[:-1])
+        ),
+        operations[-1],
+    )
+
+
+def _whole(access: Operation, geometry: Geometry) -> Operation:
+    """The access to all of the arena."""
+    length = min(geometry.pages * geometry.page_size, MAX_LENGTH)
+    return access._replace(page=0, offset=0, length=length)
+
+
 def _read_only(operations: Operations) -> Iterator[Operations]:
     """Mappings that cannot be written, and one operation less."""
-    readable = (
-        each._replace(flags=each.flags & ~Flag.WRITE) if each.kind == Kind.MAP else each
-        for each in operations
-    )
-    yield from _less(tuple(readable))
+    yield from _less(tuple(_readable(each) for each in operations))
+
+
+def _readable(operation: Operation) -> Operation:
+    mapping = operation.kind == Kind.MAP
+    return operation._replace(flags=operation.flags & ~Flag.WRITE) if mapping else operation
 
 
 # -- processes, devices and jobs --------------------------------------------------------------
@@ -145,8 +246,9 @@ def _read_only(operations: Operations) -> Iterator[Operations]:
 
 def _with_child_first(operations: Operations) -> Iterator[Operations]:
     """A child that is there from the start, and one operation less."""
-    for fork in [each for each in operations if each.kind == Kind.FORK]:
-        yield from _less(tuple(as_child(operations, fork)))
+    for at, operation in enumerate(operations):
+        if operation.kind == Kind.FORK:
+            yield from _less(tuple(as_child(operations, at)))
 
 
 def _other_jobs(operations: Operations, jobs: int) -> Iterator[Operations]:
@@ -176,7 +278,8 @@ def _with_detach(operations: Operations) -> Iterator[Operations]:
     """Another device let go shortly before the failure, and two operations less."""
     last = operations[-1]
     others = {each.device for each in operations if each.kind == Kind.ATTACH} - {last.device}
-    for device in sorted(others if last.kind in DEVICE_KINDS else ()):
+    alone = any(each.kind == Kind.DETACH for each in operations)
+    for device in sorted(others if last.kind in DEVICE_KINDS and not alone else ()):
         detach = Operation(Kind.DETACH, 0, device, 0, 0, 0)
         for less in _less(operations, 2, kept=len(operations) - 1):
             for at in (len(less) - 2, len(less) - 1):

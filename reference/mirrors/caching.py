@@ -8,6 +8,7 @@ move, so that nothing else has to be heard of.
 from __future__ import annotations
 
 import errno
+import sys
 from collections import Counter
 
 from reference.operations import Event, Flag, Kind, Operation
@@ -24,7 +25,10 @@ __all__ = ["CachingDevice", "Region"]
 CAPACITY = 12
 """Registrations in a cache."""
 QUEUE = 2
-"""Invalidations that a cache keeps for its next look-up; beyond it they are done at once."""
+"""Pages whose invalidations a cache can keep for its next look-up: an entry for more cannot be
+allocated, and then all that is cached is dropped there."""
+EVERYTHING = range(sys.maxsize)
+"""All slots."""
 
 
 class Region:
@@ -61,6 +65,7 @@ class CachingDevice(Device):
         super().__init__(manager, number)
         self.regions: list[Region] = []
         self.queue: list[range] = []
+        self.overflowed = False
         self.uses: dict[Job, list[Region]] = {}
 
     # Accesses
@@ -135,16 +140,21 @@ class CachingDevice(Device):
             self.enqueue(slots)
 
     def enqueue(self, slots: range) -> None:
-        """Keep an invalidation for the next look-up; when there is no room, do it at once."""
-        if len(self.queue) == QUEUE:
-            self.drop(slots)
-        else:
+        """Keep an invalidation for the next look-up, or at least that there was one."""
+        if self.has_room(slots):
             self.queue.append(slots)
+        else:
+            self.overflowed = True
+
+    def has_room(self, slots: range) -> bool:
+        """Whether an entry can be allocated to keep an invalidation."""
+        return sum(map(len, self.queue)) + len(slots) <= QUEUE
 
     def work_off(self) -> None:
-        for slots in self.queue:
+        for slots in [EVERYTHING] if self.overflowed else self.queue:
             self.drop(slots)
         self.queue.clear()
+        self.overflowed = False
 
     def drop(self, slots: range) -> None:
         """Drop the regions that an invalidation of these slots makes invalid."""

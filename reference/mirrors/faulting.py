@@ -26,8 +26,8 @@ CAPACITY = 3
 """Frames of device memory: few enough that programs fill it."""
 STAGING = 2
 """Frames that eviction moves at a time when the device is closed."""
-COPY_FAILS = 4
-"""Every so many-th copy by the device fails and must be repeated by the processor."""
+WINDOW = 2
+"""Frames of device memory that its copy engine reaches; the processor must copy the others."""
 
 
 class Translation(NamedTuple):
@@ -38,17 +38,16 @@ class Translation(NamedTuple):
 
 
 class DeviceMemory(FramePool):
-    """A device's memory, with an engine that copies to and from it and sometimes fails."""
+    """A device's memory, with an engine that copies to and from it and does not reach all of it."""
 
     def __init__(self, device: FaultingDevice) -> None:
         super().__init__((device.number + 1) << 20, CAPACITY, device)
         self.page_size = device.page_size
-        self.copies = 0
 
     def engine(self, source: Frame, target: Frame) -> bool:
         """Copy by the device; False if that failed, and then the target has nothing of it."""
-        self.copies += 1
-        if self.copies % COPY_FAILS == 0:
+        inside = source if source.pool is self else target
+        if inside.number - self._first >= WINDOW:
             return False
         super().copy(source, target)
         return True

@@ -46,13 +46,12 @@ class _UncheckedMemory(DeviceMemory):
     seen_in="nouveau 835745a377a4",
     base="faulting",
     rule="G9",
-    minimal=5,
+    minimal=4,
     sequence="""
         map p0 rw page=0 pages=3
-        write p0 page=0 offset=4088 length=16 value=0x100000
         attach d0 p0
         to_device d0 page=0 pages=3
-        read p0 page=1 offset=4088 length=16
+        read p0 page=2 offset=0 length=8
     """,
 )
 class _FailedCopyAccepted(FaultingDevice):

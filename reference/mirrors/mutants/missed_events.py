@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reference.mirrors.caching import QUEUE, CachingDevice, Region
+from reference.mirrors.caching import CachingDevice, Region
 from reference.mirrors.events import MemoryEvents
 from reference.mirrors.memory import PageTableEntry
 from reference.operations import Kind, Operation
@@ -143,19 +143,18 @@ class _UnsubscribeShared(CachingDevice):
     seen_in="UCX, Charm++ #2597",
     base="caching",
     rule="I12",
-    minimal=6,
+    minimal=5,
     sequence="""
-        map p0 r shared page=0 pages=3 file=0
+        map p0 rw page=0 pages=3
         attach d0 p0
-        dread d0 page=0 offset=4088 length=16
-        dread d0 page=2 offset=0 length=8
-        truncate p0 file=0 pages=0
-        dread d0 page=2 offset=0 length=8
+        dread d0 page=0 offset=0 length=8
+        unmap p0 page=0 pages=3
+        dread d0 page=0 offset=0 length=8
     """,
 )
 class _EventDropped(CachingDevice):
     def enqueue(self, slots: range) -> None:
-        if len(self.queue) < QUEUE:
+        if self.has_room(slots):
             super().enqueue(slots)
 
 
