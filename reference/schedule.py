@@ -17,6 +17,7 @@ __all__ = [
     "KERNEL",
     "PLAIN",
     "Injection",
+    "Offer",
     "Schedule",
     "Switch",
     "actor_name",
@@ -32,7 +33,7 @@ ENGINE = 24
 """Actor of the engine of device 0, which does the accesses of submitted jobs."""
 SITES = ("allocation", "copy", "wait", "trylock")
 """Where a failure may be injected."""
-STRATEGIES = ("follow", "random", "pct")
+STRATEGIES = ("follow", "random", "pct", "explore")
 
 
 class Switch(NamedTuple):
@@ -42,6 +43,18 @@ class Switch(NamedTuple):
     operation: int
     point: int
     to: int
+
+
+class Offer(NamedTuple):
+    """A point at which somebody else could have run on."""
+
+    actor: int
+    operation: int
+    point: int
+    to: tuple[int, ...]
+    """The actors that could."""
+    state: int
+    """Number of the state there; 0 if states cannot be told apart."""
 
 
 class Injection(NamedTuple):
@@ -57,7 +70,8 @@ class Schedule:
 
     `follow` makes the switches and no others.  `random` switches at one in `depth` points.
     `pct` runs by random priorities with `depth` - 1 points of change (Burckhardt et al.,
-    ASPLOS 2010).
+    ASPLOS 2010).  `explore` follows the switches too, and tells which others could be made after
+    the last of them.
     """
 
     switches: tuple[Switch, ...] = ()

@@ -15,6 +15,7 @@ from reference.host.hmm import (
     HMM_PFN_REQ_WRITE,
     HMM_PFN_WRITE,
     HmmRange,
+    hmm_pfn_to_number,
 )
 from reference.host.kernel import Kernel
 from reference.host.migrate import (
@@ -34,8 +35,6 @@ from reference.operations import Event
 from .driver import Driver
 
 __all__ = ["FaultingDriver"]
-
-PFN_MASK = (1 << 56) - 1
 
 
 class FaultingDriver(Driver):
@@ -113,10 +112,9 @@ class FaultingDriver(Driver):
             return -errno.EFAULT
         start = address & -self.kernel.page_size
         flags = HMM_PFN_REQ_FAULT | (HMM_PFN_REQ_WRITE if write else 0)
-        try:
-            return self.populate(mm, self.notifier, start, flags)
-        finally:
-            self.kernel.mmput(mm)
+        answer = self.populate(mm, self.notifier, start, flags)
+        self.kernel.mmput(mm)
+        return answer
 
     def populate(self, mm: AddressSpace, notifier: IntervalNotifier, start: int, flags: int) -> int:
         """Collect, and install unless the range was invalidated meanwhile."""
@@ -157,7 +155,7 @@ class FaultingDriver(Driver):
 
     def install(self, address: int, pfn: int) -> int:
         """Let the device's table have what the CPU's has; the caller holds the lock."""
-        number, writable = pfn & PFN_MASK, bool(pfn & HMM_PFN_WRITE)
+        number, writable = hmm_pfn_to_number(pfn), bool(pfn & HMM_PFN_WRITE)
         self.zap(address, address + self.kernel.page_size)
         slot = self.device.host.slot(address)
         if number in self.device.memory.live:
@@ -184,26 +182,23 @@ class FaultingDriver(Driver):
         if mm is None or not self.kernel.mmget_not_zero(mm):
             return -errno.ESRCH
         moved = 0
-        try:
-            for address in range(start, end, self.kernel.page_size):
-                self.kernel.mmap_read_lock(mm)
-                moved += self.migrate_page(mm, address, select)
-                self.kernel.mmap_read_unlock(mm)
-        finally:
-            self.kernel.mmput(mm)
+        for address in range(start, end, self.kernel.page_size):
+            self.kernel.mmap_read_lock(mm)
+            moved += self.migrate_page(mm, address, select) > 0
+            self.kernel.mmap_read_unlock(mm)
+        self.kernel.mmput(mm)
         return moved
 
     def migrate_page(self, mm: AddressSpace, address: int, select: int) -> int:
-        """One page, with mmap_lock held; 1 if it moved."""
+        """One page, with mmap_lock held: 1 if it moved, 0 if not, -ENOMEM for want of a copy."""
         args = MigrateVma(mm, address, address + self.kernel.page_size, select, self.device.owner)
-        if self.kernel.migrate_vma_setup(args) or not args.src:
+        if self.kernel.migrate_vma_setup(args) or not args.cpages:
             return 0
-        if args.src[0] & MIGRATE_PFN_MIGRATE:
-            args.dst[0] = self.copy(args.src[0], select)
+        args.dst[0] = self.copy(args.src[0], select)
         self.kernel.migrate_vma_pages(args)
         moved = bool(args.src[0] & MIGRATE_PFN_MIGRATE)
         self.kernel.migrate_vma_finalize(args)
-        return int(moved)
+        return int(moved) if args.dst[0] else -errno.ENOMEM
 
     def copy(self, source: int, select: int) -> int:
         """A copy of a page as an entry of `dst`; 0 if there is none, and then it stays."""
@@ -219,8 +214,8 @@ class FaultingDriver(Driver):
         return migrate_pfn(target)
 
     def migrate_to_ram(self, mm: AddressSpace, address: int, pfn: int) -> int:
-        self.migrate_page(mm, address, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
-        return 0
+        """If somebody else is moving the page the CPU just tries again; without a copy it can't."""
+        return min(self.migrate_page(mm, address, MIGRATE_VMA_SELECT_DEVICE_PRIVATE), 0)
 
     def evict(self) -> None:
         """Bring all pages home before the device is closed."""
@@ -230,7 +225,7 @@ class FaultingDriver(Driver):
                 self.kernel.mmap_read_lock(mm)
                 moved = self.migrate_page(mm, address, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
                 self.kernel.mmap_read_unlock(mm)
-                if not moved:
+                if moved <= 0:
                     self.kernel.cond_resched()
 
     # Exclusive access
@@ -239,11 +234,10 @@ class FaultingDriver(Driver):
         mm, notifier = self.mm, self.notifier
         if mm is None or notifier is None or not self.kernel.mmget_not_zero(mm):
             return -errno.ESRCH
-        try:
-            pages = range(start, end, self.kernel.page_size)
-            return sum(self.make_page_exclusive(mm, notifier, address) for address in pages)
-        finally:
-            self.kernel.mmput(mm)
+        pages = range(start, end, self.kernel.page_size)
+        taken = sum(self.make_page_exclusive(mm, notifier, address) for address in pages)
+        self.kernel.mmput(mm)
+        return taken
 
     def make_page_exclusive(
         self, mm: AddressSpace, notifier: IntervalNotifier, address: int

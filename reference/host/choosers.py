@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from reference.schedule import Schedule
+from reference.schedule import Offer, Schedule
 
+from .digest import Opaque, digest
+from .host import Host
 from .tasks import Chooser, Point
 
-__all__ = ["Follow", "Pct", "RandomWalk", "chooser"]
+__all__ = ["Explore", "Follow", "Pct", "RandomWalk", "chooser"]
 
 POINTS = 200
 """Protocol points among which PCT spreads its points of change: about those of a program."""
 
 
-def chooser(schedule: Schedule) -> Chooser:
-    """What makes a schedule's choices in one run."""
+def chooser(schedule: Schedule, host: Host) -> Chooser:
+    """What makes a schedule's choices in one run on a host."""
+    if schedule.strategy == "explore":
+        return Explore(schedule, host)
     if schedule.strategy == "random":
         return RandomWalk(schedule.seed, schedule.depth)
     if schedule.strategy == "pct":
@@ -34,6 +38,34 @@ class Follow:
         self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
     ) -> int:
         return self._to.get(point, default) if self._to else default
+
+
+class Explore:
+    """Follows a schedule, and notes what else could be chosen behind its last switch."""
+
+    def __init__(self, schedule: Schedule, host: Host) -> None:
+        self._to = {tuple(switch[:3]): switch.to for switch in schedule.switches}
+        self._host = host
+        self._opaque = False
+        self.offers: list[Offer] = []
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        if self._to:
+            return self._to.pop(point, default)
+        others = tuple(actor for actor in runnable() if actor != default)
+        if others:
+            self.offers.append(Offer(*point, others, self._state()))
+        return default
+
+    def _state(self) -> int:
+        if not self._opaque:
+            try:
+                return digest(self._host)
+            except Opaque:
+                self._opaque = True
+        return 0
 
 
 class RandomWalk:

@@ -8,6 +8,7 @@ translation may reach memory later.
 from __future__ import annotations
 
 import errno
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from reference.mirrors.access import FAULT, is_write
@@ -76,7 +77,6 @@ class Device:
         self.tables: dict[int, dict[int, DeviceEntry]] = {0: {}}
         self.dma: dict[int, Frame] = {}
         self.jobs: dict[int, Job] = {}
-        self._next_dma = 1
         self._tlb: dict[tuple[int, int], DeviceEntry] = {}
         self._in_flight: list[int] = []
 
@@ -105,8 +105,8 @@ class Device:
     # For drivers: DMA addresses
 
     def dma_map(self, frame: Frame) -> int:
-        address = self._next_dma
-        self._next_dma += 1
+        # The lowest free one: who uses an address after its end meets another page.
+        address = next(number for number in count(1) if number not in self.dma)
         self.dma[address] = frame
         self.host.record(What.DMA_MAP, self.number, address, frame.number)
         return address
@@ -119,10 +119,16 @@ class Device:
     # Accesses
 
     def access(self, index: int, operation: Operation) -> Outcome:
-        """Do an access piece by piece, each at one moment, up to the first that is denied."""
+        """Do an access piece by piece, each at one moment, up to the first that is denied.
+
+        One that its key does not allow as a whole is denied before anything is done.
+        """
         data: list[bytes] = []
         done = 0
-        for piece in pieces(operation, self.host.geometry.page_size):
+        cut = pieces(operation, self.host.geometry.page_size)
+        if operation.key and not all(self._translate(piece) for piece in cut):
+            return self.denied(index, operation)
+        for piece in cut:
             outcome = self._piece(index, piece)
             data.append(outcome.data)
             if outcome.status != Status.OK:
@@ -131,24 +137,23 @@ class Device:
         return Outcome(Status.OK, 0, done, b"".join(data))
 
     def _piece(self, index: int, piece: Operation) -> Outcome:
-        host, table, slot = self.host, piece.key, piece.page
-        write = is_write(piece)
-        host.tasks.task.forget()
+        self.host.tasks.task.forget()
         while True:
-            host.tasks.point("device access")
-            entry = self._translate(table, slot, write)
+            self.host.tasks.point("device access")
+            entry = self._translate(piece)
             if entry is not None:
                 return self._through(entry, index, piece)
-            if not self._fault(slot, write):
+            if not self._fault(piece.page, is_write(piece)):
                 return self.denied(index, piece)
 
-    def _translate(self, table: int, slot: int, write: bool) -> DeviceEntry | None:
-        entry = self._tlb.get((table, slot))
+    def _translate(self, piece: Operation) -> DeviceEntry | None:
+        """The entry for an access within one page; None if there is none that allows it."""
+        place = piece.key, piece.page
+        entry = self._tlb.get(place) or self.tables.get(piece.key, {}).get(piece.page)
         if entry is None:
-            entry = self.tables.get(table, {}).get(slot)
-            if entry is not None:
-                self._tlb[table, slot] = entry
-        return entry if entry is not None and (entry.writable or not write) else None
+            return None
+        self._tlb[place] = entry
+        return entry if entry.writable or not is_write(piece) else None
 
     def _fault(self, slot: int, write: bool) -> bool:
         """Whether the driver says that the access may be tried again."""
@@ -180,19 +185,29 @@ class Device:
 
     def denied(self, index: int, piece: Operation) -> Outcome:
         """An access that is not allowed: it took effect when that was found."""
-        host, place = self.host, self.host.tasks.task.denied
-        if place == DYING and piece.job:
-            # A job's outcome is told whole: let it be clear first that the process is gone.
-            space = self.mm
-            host.locks.block(
-                None, lambda: space not in host.spaces.values(), "the end of the process"
-            )
-        elif not piece.job:
-            if place is None:
-                host.effect(index, piece, FAULT)
-            elif place >= 0:
-                host.effect_at(place, index, piece, FAULT)
+        if not piece.job:
+            self.found(self.host.tasks.task.denied, index, piece, FAULT)
         return FAULT
+
+    def found(self, place: int | None, index: int, operation: Operation, outcome: Outcome) -> None:
+        """An operation had effect when that was found out: at a place in the history, or now.
+
+        While the process is being torn down any access may be denied, which tells nothing.
+        """
+        if place is not None and place != DYING:
+            self.host.effect_at(place, index, operation, outcome)
+        elif outcome.status == Status.OK or not self.dying():
+            self.host.effect(index, operation, outcome)
+
+    def dying(self) -> bool:
+        """Whether the process is being torn down."""
+        space = self.mm
+        return space is not None and not space.users and space in self.host.spaces.values()
+
+    def await_death(self) -> None:
+        """If the process is being torn down, let that come to its end."""
+        if self.dying():
+            self.host.locks.block(None, lambda: not self.dying(), "the end of the process")
 
     # Jobs
 

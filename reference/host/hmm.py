@@ -24,6 +24,7 @@ __all__ = [
     "HMM_PFN_VALID",
     "HMM_PFN_WRITE",
     "HmmRange",
+    "hmm_pfn_to_number",
     "hmm_range_fault",
 ]
 
@@ -48,6 +49,11 @@ class HmmRange:
     pfn_flags_mask: int = 0
     dev_private_owner: object | None = None
     hmm_pfns: list[int] = field(default_factory=list)
+
+
+def hmm_pfn_to_number(pfn: int) -> int:
+    """The page frame number in an entry of `hmm_pfns` (`hmm_pfn_to_page`)."""
+    return pfn & ~HMM_PFN_FLAGS
 
 
 def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:

@@ -26,7 +26,7 @@ from .locks import Locks
 from .ranges import BASE, Range
 from .record import Record, What
 from .space import AddressSpace
-from .tasks import Chooser, Tasks
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from .hardware import Device
@@ -54,11 +54,9 @@ class Host(MemoryManager):
 
     spaces: dict[int, AddressSpace]  # type: ignore[assignment]
 
-    def __init__(
-        self, geometry: Geometry, choose: Chooser, injections: Iterable[Injection] = ()
-    ) -> None:
+    def __init__(self, geometry: Geometry, injections: Iterable[Injection] = ()) -> None:
         self.record = Record()
-        self.tasks = Tasks(self.record, choose)
+        self.tasks = Tasks(self.record)
         self.locks = Locks(self.tasks, self.record, self.fails)
         self.history: list[Effect] = []
         self.devices: list[Device] = []
@@ -163,6 +161,8 @@ class Host(MemoryManager):
         """It took effect earlier, when the history had `place` effects, and changed nothing."""
         entry = self.history[place].entry if place < len(self.history) else len(self.record)
         self.history.insert(place, Effect(index, operation, outcome, entry))
+        for task in self.tasks:
+            task.shift(place)
 
     def deny(self) -> bool:
         """An access is denied by what is mapped now, whatever is mapped when that is told."""

@@ -151,6 +151,8 @@ class Kernel:
         notifier = IntervalNotifier(self._host.next_subscription(), ops, start, start + length)
         answer = mm.subscriptions.insert(notifier)
         if answer:
+            if not mm.users:
+                self._host.tasks.task.denied = DYING
             return answer
         self._inserted(notifier.number, mm, start, start + length, notifier.invalidate_seq)
         return notifier

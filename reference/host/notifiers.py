@@ -297,6 +297,7 @@ class Subscriptions:
                 return -errno.EINVAL
             notifier.mm = self._mm
             notifier.users = 1
+            notifier.released = False
             self.notifiers.append(notifier)
         return 0
 

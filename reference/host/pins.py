@@ -39,7 +39,7 @@ def pin_user_pages(
         frame.pins += 1
         frame.pool.get(frame)
         host.record(What.PIN, frame.number, int(longterm))
-    host.tasks.task.pinned = len(host.history)
+    host.tasks.task.granted = len(host.history)
     return [frame.number for frame in pinned]
 
 

@@ -14,18 +14,17 @@ from reference.mirrors.events import skipped
 from reference.operations import CPU_ACCESSES, DEVICE_ACCESSES, EVENTS, Flag, Kind, Operation
 from reference.outcomes import Outcome, Status, encode_wait
 from reference.program import Program
-from reference.schedule import DEVICE, ENGINE, Switch, actor_of
+from reference.schedule import DEVICE, ENGINE, Offer, Switch, actor_of
 
 from .broken import Broken
 from .calls import SystemCalls
-from .choosers import chooser
+from .choosers import Explore, chooser
 from .events import MemoryEvents
 from .hardware import Device, Job, pieces
 from .host import Effect, Host
 from .kernel import Kernel
 from .leaks import leaks
 from .record import Entry, What
-from .tasks import Chooser
 from .tasks import Job as Work
 
 __all__ = ["Run", "run_program"]
@@ -57,27 +56,24 @@ class Run:
     """In which operation."""
     points: int = 0
     """Protocol points that were passed."""
+    offers: list[Offer] = field(default_factory=list)
+    """What else could have been chosen, if the schedule's strategy is to explore."""
     asked: dict[str, int] = field(default_factory=dict)
     """How often each site was asked whether it fails."""
 
 
-def run_program(
-    program: Program, make: Callable[[Kernel, Device], Driver], choose: Chooser | None = None
-) -> Run:
+def run_program(program: Program, make: Callable[[Kernel, Device], Driver]) -> Run:
     """Run a program on a fresh host, with a driver of its own for each device."""
-    schedule = program.schedule
-    execution = _Execution(program, make, choose or chooser(schedule))
-    return execution.run()
+    return _Execution(program, make).run()
 
 
 class _Execution:
     """One run of one program."""
 
-    def __init__(
-        self, program: Program, make: Callable[[Kernel, Device], Driver], choose: Chooser
-    ) -> None:
+    def __init__(self, program: Program, make: Callable[[Kernel, Device], Driver]) -> None:
         self._program = program
-        self.host = host = Host(program.geometry, choose, program.schedule.injections)
+        self.host = host = Host(program.geometry, program.schedule.injections)
+        self._choose = host.tasks.choose = chooser(program.schedule, host)
         self._calls, self._events = SystemCalls(host), MemoryEvents(host)
         for number in range(program.geometry.devices):
             device = Device(host, number)
@@ -117,6 +113,8 @@ class _Execution:
         result.history, result.record = host.history, host.record.entries
         result.switches, result.points = host.tasks.taken, host.tasks.steps
         result.asked = host.asked
+        if isinstance(self._choose, Explore):
+            result.offers = self._choose.offers
         return result
 
     def _done(self, needed: tuple[int, ...]) -> bool:
@@ -180,6 +178,14 @@ class _Execution:
         error = _errno(answer)
         return self._effect(index, operation, failed(error) if error else OK)
 
+    def _found(self, index: int, operation: Operation, answer: object) -> Outcome:
+        """What a driver answered, as of when the host let it know, whatever has changed since."""
+        error, task = _errno(answer), self.host.tasks.task
+        outcome = failed(error) if error else OK
+        place = task.denied if error else task.granted
+        self._device(operation).found(place, index, operation, outcome)
+        return outcome
+
     def _attach(self, index: int, operation: Operation) -> Outcome:
         device, space = self._device(operation), self.host.spaces[operation.process]
         device.mm = space
@@ -228,20 +234,24 @@ class _Execution:
         device = self._device(operation)
         job = device.jobs[operation.job]
         self.host.record(What.SUBMIT, device.number, job.number)
+        self.host.tasks.task.forget()
         answer = device.driver.submit(job)
         job.submitted = True
         if answer:
             job.outcomes = [FAULT] * len(job.accesses)
             job.done = True
-        else:
-            work = Work(index, partial(device.run_job, job), lambda: True)
-            self.host.tasks.add(ENGINE + device.number, work)
+            device.await_death()
+            return self._found(index, operation, answer)
+        work = Work(index, partial(device.run_job, job), lambda: True)
+        self.host.tasks.add(ENGINE + device.number, work)
         return self._effect(index, operation, OK)
 
     def _wait(self, index: int, operation: Operation) -> Outcome:
         device = self._device(operation)
         job = device.jobs[operation.job]
         self._await(device, job)
+        # Its outcomes are told whole: let it be clear first whether the process is gone.
+        device.await_death()
         return self._effect(index, operation, Outcome(Status.OK, data=encode_wait(job.outcomes)))
 
     def _await(self, device: Device, job: Job) -> None:
@@ -254,16 +264,9 @@ class _Execution:
         write = bool(operation.flags & Flag.WRITE)
         for slot in range(operation.page, operation.page + operation.pages):
             part = operation._replace(page=slot, pages=1)
-            task = host.tasks.task
-            task.forget()
-            answer = _errno(driver.fault(host.address(slot), write))
-            outcome = failed(answer) if answer else OK
-            place = task.denied if answer else task.granted
-            if place is None:
-                host.effect(index, part, outcome)
-            elif place >= 0:
-                host.effect_at(place, index, part, outcome)
-            if answer:
+            host.tasks.task.forget()
+            outcome = self._found(index, part, driver.fault(host.address(slot), write))
+            if outcome is not OK:
                 return outcome
         return OK
 
@@ -288,20 +291,13 @@ class _Execution:
         return self._effect(index, operation, outcome)
 
     def _register(self, index: int, operation: Operation) -> Outcome:
-        host, task = self.host, self.host.tasks.task
-        task.forget()
+        host = self.host
+        host.tasks.task.forget()
         start = host.address(operation.page)
         end = host.address(operation.page + operation.pages)
         write = bool(operation.flags & Flag.WRITE)
         answer = self._device(operation).driver.register(operation.key, start, end, write)
-        if answer == 0 and task.pinned is not None:
-            host.effect_at(task.pinned, index, operation, OK)
-            return OK
-        if answer == -errno.EFAULT and task.denied is not None:
-            if task.denied >= 0:
-                host.effect_at(task.denied, index, operation, failed(errno.EFAULT))
-            return failed(errno.EFAULT)
-        return self._answer(index, operation, answer)
+        return self._found(index, operation, answer)
 
     def _unregister(self, index: int, operation: Operation) -> Outcome:
         answer = self._device(operation).driver.unregister(operation.key)

@@ -79,7 +79,12 @@ class AddressSpace(Tables):
     def _fetch(self, entry: PageTableEntry) -> bool:
         """Take a step towards having the page here; False is SIGBUS."""
         if entry.migrating:
-            self.host.locks.block(None, lambda: not entry.migrating, "a migration entry")
+            # Whoever zaps it meanwhile takes it away from those who would restore it.
+            self.host.locks.block(
+                None,
+                lambda: not entry.migrating or self.table.get(entry.slot) is not entry,
+                "a migration entry",
+            )
         elif entry.swap:
             self._swap_in(entry)
         elif entry.exclusive is not None:

@@ -73,14 +73,19 @@ class Task:
         self.denied: int | None = None
         """Where in the history its access was last denied, or `DYING`."""
         self.granted: int | None = None
-        """Where in the history it last found that an access is allowed."""
-        self.pinned: int | None = None
-        """Where in the history it last pinned pages."""
+        """Where in the history it last found that an access is allowed, or pinned pages."""
         self.stack: greenlet | None = None
 
     def forget(self) -> None:
         """A new access begins: nothing has been found out about it."""
-        self.denied = self.granted = self.pinned = None
+        self.denied = self.granted = None
+
+    def shift(self, place: int) -> None:
+        """Something was put into the history at this place."""
+        for name in ("denied", "granted"):
+            found = getattr(self, name)
+            if found is not None and found > place:
+                setattr(self, name, found + 1)
 
     @property
     def idle(self) -> bool:
@@ -97,9 +102,11 @@ class Task:
 class Tasks:
     """All tasks of a run, and who runs."""
 
-    def __init__(self, record: Record, choose: Chooser) -> None:
+    choose: Chooser
+    """Set before the run."""
+
+    def __init__(self, record: Record) -> None:
         self._record = record
-        self._choose = choose
         self._tasks: dict[int, Task] = {}
         self._interrupted: list[int] = []
         """Actors in the middle of a job, the one that was interrupted last at the end."""
@@ -185,7 +192,7 @@ class Tasks:
         if default is None:
             return -1
         point = Point(task.actor, self._record.operation, task.points + 1)
-        chosen = self._choose(point, "end", default, self.runnable)
+        chosen = self.choose(point, "end", default, self.runnable)
         if chosen != default:
             if self._can_run(chosen):
                 self.taken.append(Switch(*point, chosen))
@@ -246,7 +253,7 @@ class Tasks:
         if task.current is None:
             return
         at = Point(task.actor, task.current.operation, task.points)
-        chosen = self._choose(at, where, task.actor, self.runnable)
+        chosen = self.choose(at, where, task.actor, self.runnable)
         if chosen != task.actor and self._can_run(chosen):
             self.taken.append(Switch(*at, chosen))
             self._leave(task, chosen)
@@ -262,7 +269,7 @@ class Tasks:
                 raise Broken("W2", f"no end after {STEPS} protocol points, waiting for {what}")
             task.ready, task.waits_for = ready, what
             self._leave(task, None)
-            task.ready = None
+            task.ready, task.waits_for = None, ""
 
     def _leave(self, task: Task, wanted: int | None) -> None:
         self._wanted = wanted

@@ -1,0 +1,1 @@
+"""Bounded exhaustive search: all schedules, and all small programs."""

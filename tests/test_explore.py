@@ -1,0 +1,125 @@
+"""Bounded exhaustive search finds what an interleaving shows, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+from racing import Unchecked, attempt, wrong
+
+from conformance.explore.programs import alphabet, small_geometry, small_programs
+from conformance.explore.schedules import Explored, explore
+from reference.description import Description
+from reference.drivers.faulting import FaultingDriver
+from reference.host import Run, run_program
+from reference.program import Program
+from reference.schedule import Offer, Schedule, Switch
+from reference.syncmodels import Sync
+from reference.text import parse
+from reference.validity import check_program
+
+RACE = """\
+lastwriter 1
+geometry page_size=4096 pages=2 processes=1 devices=1 files=0 keys=0 jobs=0
+map p0 rw page=0 pages=1
+attach d0 p0
+dread d0 page=0 offset=0 length=8
+unmap p0 page=0 pages=1
+"""
+DESCRIPTION = Description(
+    name="small",
+    operations=frozenset(
+        {"map", "unmap", "read", "write", "attach", "dread", "dwrite", "fork", "exit"}
+    ),
+    processes=2,
+)
+
+
+def results(text: str, switches: int, covered: Explored) -> list[tuple[Program, Run]]:
+    run = lambda program: run_program(program, FaultingDriver)  # noqa: E731
+    return list(explore(parse(text), run, switches, covered))
+
+
+def histories(found: list[tuple[Program, Run]]) -> set[tuple[tuple[int, object], ...]]:
+    return {tuple((each.index, each.outcome) for each in run.history) for _, run in found}
+
+
+def test_it_says_when_every_schedule_has_been_run() -> None:
+    covered = Explored()
+    found = results(RACE, 1, covered)
+    assert covered.complete
+    assert covered.runs == len(found)
+    assert all(run.broken is None and wrong(program, run) is None for program, run in found)
+
+
+def test_it_is_not_complete_until_then() -> None:
+    covered = Explored()
+    run = lambda program: run_program(program, FaultingDriver)  # noqa: E731
+    assert len(list(islice(explore(parse(RACE), run, 1, covered), 5))) == 5
+    assert not covered.complete
+
+
+def test_pruning_loses_no_behaviour() -> None:
+    text = RACE + "write p0 page=1 offset=0 length=8 value=0x100\n"
+    pruned, whole = Explored(), Explored()
+    some = histories(results(text, 2, pruned))
+    every = [
+        (program, run)
+        for program, run in explore(
+            parse(text), lambda each: _anonymous(run_program(each, FaultingDriver)), 2, whole
+        )
+    ]
+    assert pruned.pruned > 0
+    assert whole.pruned == 0
+    assert pruned.runs < whole.runs
+    assert some == histories(every)
+
+
+def _anonymous(run: Run) -> Run:
+    """A run whose states cannot be told apart, so that none is taken to be known."""
+    run.offers = [Offer(*offer[:4], state=0) for offer in run.offers]
+    return run
+
+
+def test_one_switch_is_enough_for_an_unchecked_install() -> None:
+    program = parse(RACE)
+    found = explore(program, lambda each: attempt(each, Unchecked), 1, Explored())
+    failing = [each for each, result in found if result.violation is not None]
+    assert failing
+    assert all(len(each.schedule.switches) == 1 for each in failing)
+    assert attempt(program, Unchecked).violation is None
+    assert all(attempt(each, FaultingDriver).violation is None for each in failing)
+
+
+def test_a_schedule_is_followed_exactly() -> None:
+    program = replace(parse(RACE), schedule=Schedule(strategy="random", seed=3, depth=2))
+    first = run_program(program, FaultingDriver)
+    assert first.switches
+    followed = replace(program, schedule=Schedule(tuple(first.switches)))
+    second = run_program(followed, FaultingDriver)
+    assert (second.record, second.outcomes) == (first.record, first.outcomes)
+    assert second.switches == first.switches
+
+
+def test_a_switch_to_who_cannot_run_is_passed_over() -> None:
+    schedule = Schedule((Switch(0, 0, 1, 9),))
+    run = run_program(replace(parse(RACE), schedule=schedule), FaultingDriver)
+    assert run.switches == []
+    assert len(run.outcomes) == 4
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_small_programs_are_valid_and_different(length: int) -> None:
+    programs = list(small_programs(DESCRIPTION, Sync.FAULTING, length))
+    assert len(programs) == len(set(programs))
+    for program in programs:
+        check_program(program)
+        assert program.geometry == small_geometry(DESCRIPTION)
+
+
+def test_programs_that_differ_by_the_names_of_pages_are_one() -> None:
+    letters = alphabet(DESCRIPTION)
+    paged = [letter for letter in letters if letter.pages or letter.length]
+    programs = list(small_programs(DESCRIPTION, Sync.FAULTING, 1))
+    assert len(programs) == len(letters) - len(paged) / 2
