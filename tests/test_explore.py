@@ -8,11 +8,14 @@ from itertools import islice
 import pytest
 from racing import Unchecked, attempt, wrong
 
+from conformance.explore.bounds import BOUNDS, Bound, share
 from conformance.explore.programs import alphabet, small_geometry, small_programs
 from conformance.explore.schedules import Explored, explore
+from conformance.explore.sweep import sweep
 from reference.description import Description
 from reference.drivers.faulting import FaultingDriver
 from reference.host import Run, run_program
+from reference.host.record import What
 from reference.program import Program
 from reference.schedule import Offer, Schedule, Switch
 from reference.syncmodels import Sync
@@ -123,3 +126,46 @@ def test_programs_that_differ_by_the_names_of_pages_are_one() -> None:
     paged = [letter for letter in letters if letter.pages or letter.length]
     programs = list(small_programs(DESCRIPTION, Sync.FAULTING, 1))
     assert len(programs) == len(letters) - len(paged) / 2
+
+
+COPIES = """\
+lastwriter 1
+geometry page_size=4096 pages=2 processes=1 devices=1 files=0 keys=0 jobs=0
+map p0 rw page=0 pages=1
+attach d0 p0
+write p0 page=0 offset=0 length=8 value=0x100
+to_device d0 page=0 pages=1
+read p0 page=0 offset=0 length=8
+"""
+
+
+def test_a_sweep_makes_every_failure_happen_once() -> None:
+    found = list(sweep(parse(COPIES), lambda program: run_program(program, FaultingDriver)))
+    assert found[0][0].schedule.injections == ()
+    failures = [program.schedule.injections[0] for program, _ in found[1:]]
+    assert len(failures) == len(set(failures))
+    assert {("copy", 1), ("copy", 2), ("allocation", 1)} <= set(failures)
+    for program, run in found[1:]:
+        entries = [each for each in run.record if each.what == What.FAIL]
+        assert [each.arguments for each in entries] == [program.schedule.injections[0]]
+        assert run.broken is None
+
+
+def test_the_shares_of_a_bound_are_all_of_it() -> None:
+    run = lambda program: run_program(program, FaultingDriver)  # noqa: E731
+    bound = Bound(1, 1)
+    whole = [program for program, _ in share(DESCRIPTION, Sync.FAULTING, bound, 0, 1, run)]
+    parts = [
+        program
+        for part in range(3)
+        for program, _ in share(DESCRIPTION, Sync.FAULTING, bound, part, 3, run)
+    ]
+    assert len(parts) == len(whole)
+    assert set(parts) == set(whole)
+
+
+def test_bounds_say_what_they_cover() -> None:
+    assert str(Bound(3, 1)) == (
+        "all programs of 3 operations on 2 pages, all schedules with up to 1 switch"
+    )
+    assert len(set(BOUNDS)) == len(BOUNDS)
