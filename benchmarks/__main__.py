@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from . import cmirror, generation, judging, reduction
+from . import cmirror, generation, host, judging, reduction
 
 BENCHMARKS: Mapping[str, Callable[[], None]] = {
     "generation": generation.main,
     "judging": judging.main,
     "cmirror": cmirror.main,
+    "host": host.main,
     "reduction": reduction.main,
 }
 
