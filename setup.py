@@ -1,23 +1,58 @@
-"""Build the executables that hold the real Linux mirrors; everything else is in pyproject.toml."""
+"""Build what is compiled; everything else is in pyproject.toml.
 
+That is the executables that hold the real Linux mirrors and, where the environment variable
+LASTWRITER_COMPILE is 1, the last-writer model.
+"""
+
+import os
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, CompileError, ExecError, PlatformError
+from setuptools.errors import CCompilerError, CompileError, ExecError, OptionError, PlatformError
+
+COMPILE = os.environ.get("LASTWRITER_COMPILE") == "1"
+if COMPILE:
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        sys.exit(
+            "LASTWRITER_COMPILE=1 needs mypy in the environment that builds: pip install mypy "
+            "'setuptools>=77' && LASTWRITER_COMPILE=1 pip install --no-build-isolation ."
+        )
+
+BUILD = Path("build/compiled")
+"""Apart from other builds, which take along all that they find in their folder."""
 
 LINUX = Path("adapters/linux")
 COMMON = ["adapters/agent/agent.c"]
 
 
-class BuildExecutable(build_ext):
-    """Builds each "extension" as an executable: the portable agent with a mirror linked in."""
+class Executable(Extension):
+    """The portable agent with a mirror linked in."""
+
+
+class BuildCompiled(build_ext):
+    """Builds extension modules as ever, and executables as what they are."""
+
+    def run(self) -> None:
+        if COMPILE and (self.inplace or self.editable_mode):
+            raise OptionError(
+                "LASTWRITER_COMPILE=1 is not for builds in place: what was compiled "
+                "would be imported instead of its source, however that changes"
+            )
+        super().run()
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split(".")))
+        if isinstance(self.ext_map.get(fullname), Executable):
+            return str(Path(*fullname.split(".")))
+        return super().get_ext_filename(fullname)
 
     def build_extension(self, ext: Extension) -> None:
+        if not isinstance(ext, Executable):
+            super().build_extension(ext)
+            return
         try:
             self._build(ext)
         except (CCompilerError, ExecError, PlatformError) as error:
@@ -25,7 +60,7 @@ class BuildExecutable(build_ext):
             # An optional extension that fails so is a warning, and the build goes on.
             raise CompileError(f"linux:{name} is left out: {error}") from error
 
-    def _build(self, ext: Extension) -> None:
+    def _build(self, ext: Executable) -> None:
         objects = self.compiler.compile(
             ext.sources,
             output_dir=self.build_temp,
@@ -40,10 +75,10 @@ class BuildExecutable(build_ext):
         )
 
 
-def mirror(name: str) -> Extension:
+def mirror(name: str) -> Executable:
     """The executable of `linux:NAME`: what all of them share, and the device of this one."""
     shared = sorted(str(path) for path in LINUX.glob("process*.c") if path.stem != "process_vm")
-    return Extension(
+    return Executable(
         f"adapters.linux.{name}_agent",
         sources=[*COMMON, *shared, str(LINUX / f"{name}.c")],
         include_dirs=["adapters/include", str(LINUX)],
@@ -52,7 +87,21 @@ def mirror(name: str) -> Extension:
     )
 
 
+def model() -> list[Extension]:
+    """The last-writer model as extension modules: its source as it is."""
+    sources = sorted(map(str, Path("reference/model").glob("*.py")))
+    # What other modules import need not be installed here.
+    options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+    return mypycify(
+        [*options, *sources], group_name="lastwriter_model", target_dir=str(BUILD / "source")
+    )
+
+
 setup(
-    ext_modules=[mirror("process_vm"), mirror("io_uring")] if sys.platform == "linux" else [],
-    cmdclass={"build_ext": BuildExecutable},
+    ext_modules=[
+        *([mirror("process_vm"), mirror("io_uring")] if sys.platform == "linux" else []),
+        *(model() if COMPILE else []),
+    ],
+    cmdclass={"build_ext": BuildCompiled},
+    options={"build": {"build_base": str(BUILD)}} if COMPILE else {},
 )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import FunctionType
 
 import msgspec
 from rich.console import Console
@@ -69,7 +70,8 @@ def _judge_all(traces: Sequence[Trace]) -> None:
 
 
 def main(programs: int = PROGRAMS) -> None:
-    table = Table(title=f"The model alone, one core, best of {REPEATS}")
+    form = "pure Python" if isinstance(judge, FunctionType) else "compiled"
+    table = Table(title=f"The model alone, {form}, one core, best of {REPEATS}")
     for heading in ("sync model", "closing sweep", "jobs"):
         table.add_column(heading)
     for heading in ("operations", "op/s (wall)", "op/s (CPU)", "µs/op (CPU)"):

@@ -155,3 +155,38 @@ def test_a_source_distribution_has_what_a_build_needs(tmp_path: Path) -> None:
         names = {name.partition("/")[2] for name in contents.getnames()}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "adapters").rglob("*.[ch]")}
     assert python_files() | NEEDED | sources | {"setup.py", "LICENSE", "README.md"} <= names
+
+
+def compiled(tree: Path, *arguments: str, mypyc: str) -> subprocess.CompletedProcess[str]:
+    """Run setup.py of a tree as for a compiled model, with this in place of mypyc's build."""
+    stub = tree / "stub" / "mypyc"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "build.py").write_text(mypyc, "utf-8")
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=tree,
+        env={**os.environ, "LASTWRITER_COMPILE": "1", "PYTHONPATH": str(stub.parent)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def test_a_compiled_model_needs_mypy(tmp_path: Path) -> None:
+    done = compiled(copy_tree(tmp_path), "--name", mypyc="raise ImportError")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "needs mypy" in line
+    assert "pip install mypy" in line
+    assert "LASTWRITER_COMPILE=1 pip install --no-build-isolation ." in line
+
+
+def test_no_compiled_model_lies_beside_its_source(tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path)
+    stub = "def mypycify(*_, **__): return []"
+    done = compiled(tree, "-q", "build_ext", "--inplace", mypyc=stub)
+    assert done.returncode == 1
+    assert "error: LASTWRITER_COMPILE=1 is not for builds in place" in done.stderr
+    assert not list(tree.rglob("*_agent"))

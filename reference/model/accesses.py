@@ -61,8 +61,13 @@ def pieces(operation: Operation, page_size: int) -> list[Piece]:
     return found
 
 
-def access(state: State, operation: Operation, outcome: Outcome, process: int) -> None:
-    """Judge an access to the address space of `process` and take over what it did."""
+def access(
+    state: State, operation: Operation, outcome: Outcome, process: int, *, short: bool = True
+) -> None:
+    """Judge an access to the address space of `process` and take over what it did.
+
+    Without `short`, the short way for the usual case is not taken; that makes no other difference.
+    """
     status, kind = outcome.status, operation.kind
     check_answer(operation, outcome)
     if status >= SKIPPED:
@@ -73,8 +78,10 @@ def access(state: State, operation: Operation, outcome: Outcome, process: int) -
             raise Broken(Problem.NO_FAULT, "the process has exited", page=operation.page)
         state.history.exercised["L2"] += 1
         return
-    if operation.offset + operation.length <= state.geometry.page_size and not (
-        kind >= ATTACH and (operation.key or state.keyed)
+    if (
+        short
+        and operation.offset + operation.length <= state.geometry.page_size
+        and not (kind >= ATTACH and (operation.key or state.keyed))
     ):
         slot = space.slots[operation.page]
         if len(slot) == 1 and _simple(state, operation, outcome, process, slot[0]):

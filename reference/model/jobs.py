@@ -2,26 +2,27 @@
 
 While a job is in flight, every word that it may write holds both what it held and what the job
 makes of it, and everything that a word holds meanwhile is kept, since that is what a read by the
-job may give (C2).  The model looks at these words after every operation, by address, so it also
-notices when another mapping has come to be there.  A word that nobody else wrote in the meantime
-is known again once the job was waited for.
+job may give (C2).  After every operation the model looks at the words that somebody wrote, and at
+the addresses where another mapping may have come to be.  A word that nobody else wrote in the
+meantime is known again once the job was waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_not
 
 from ..operations import WORD, Kind, Operation
 from ..outcomes import Outcome, decode_wait
 from .accesses import change_of, check_answer, pieces
 from .areas import pages_of, target_of
 from .history import RACED
+from .memory import Mapping
 from .page import Page, Side, Watch
+from .pending import Exposure, Pending
 from .plain import NEED, OK, READ_WRITE, UNSUPPORTED
 from .reach import Way, maybe_copied, way_of
-from .state import Broken, Exposure, Job, Part, Place, Problem, State
-from .values import Change, Values, apply, describe, holds, union
+from .state import Broken, Job, Part, Place, Problem, State
+from .values import Values, apply, describe, holds, union
 from .words import words_of
 
 __all__ = ["before", "enqueue", "observe", "submit", "wait"]
@@ -48,56 +49,34 @@ def submit(state: State, operation: Operation, outcome: Outcome) -> None:
         if _allowed(state, job):
             raise Broken(Problem.CALL, "submit must succeed: every access is allowed")
         return
-    others = [other for other in state.in_flight.values() if not other.complete]
     state.in_flight[name] = job
-    job.parts = [_parts(access, state.geometry.page_size) for access in job.accesses]
     job.reached = [set() for _ in job.accesses]
     job.must = [True] * len(job.accesses)
-    _look(state, [job, *others])
+    _lay_out(job, state.geometry.page_size)
+    for page in job.at:
+        _visit(state, job, page)
+    _settle(state)
 
 
-def _parts(access: Operation, page_size: int) -> list[Part]:
-    return [
-        Part(
-            page, before, [((page, first + k), change_of(access, before + k)) for k in range(count)]
-        )
-        for page, first, count, before in pieces(access, page_size)
-    ]
-
-
-def _look(state: State, jobs: list[Job]) -> None:
-    """Take in what is there now.
-
-    What one job may write another may read, and write again: where they meet they can take turns.
-    """
-    for job in jobs:
-        _observe(state, job)
-    if _meet(state) and len(jobs) > 1:
-        for _ in range(max(len(job.accesses) for job in jobs)):
-            for job in jobs:
-                _observe(state, job)
-    for job in jobs:
-        _watch(state, job)
-
-
-def _meet(state: State) -> bool:
-    """Words that jobs reach in two ways, at whatever addresses, are nobody's alone.
-
-    True if there are any.
-    """
-    met = False
-    first: dict[tuple[Page, int], Exposure] = {}
-    for job in state.in_flight.values():
-        for (_, word), exposure in job.exposures.items():
-            for page in exposure.pages:
-                other = first.setdefault((page, word), exposure)
-                if other is not exposure:
-                    exposure.raced = other.raced = met = True
-    return met
+def _lay_out(job: Job, page_size: int) -> None:
+    """Where the job's accesses go, and what they make of each word."""
+    job.parts = [[] for _ in job.accesses]
+    for index, access in enumerate(job.accesses):
+        for page, first, count, before in pieces(access, page_size):
+            places = [(page, word) for word in range(first, first + count)]
+            part = Part(index, page, before, places)
+            job.parts[index].append(part)
+            job.at.setdefault(page, []).append(part)
+            for k, place in enumerate(places, before):
+                changes = job.changes.setdefault(place, [])
+                change = change_of(access, k)
+                if change is not None:
+                    changes.append(change)
 
 
 def _allowed(state: State, job: Job) -> bool:
-    return all(_must(state, access) for access in job.accesses)
+    # All of them, since looking at an access also tells which pages its buffer may have copied.
+    return all([_must(state, access) for access in job.accesses])
 
 
 def _must(state: State, access: Operation) -> bool:
@@ -117,8 +96,7 @@ def before(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     for job in state.in_flight.values():
         if not job.complete and all(job.must) and _meets(state, job, operation):
-            _conclude(job)
-            job.complete = True
+            _conclude(state, job)
 
 
 _INVALIDATING = frozenset(map(int, (Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.DISCARD)))
@@ -137,75 +115,102 @@ def _meets(state: State, job: Job, operation: Operation) -> bool:
 
 def observe(state: State, operation: Operation) -> None:
     """Look at every job in flight, after an operation that may have met it."""
-    jobs = [job for job in state.in_flight.values() if not job.complete]
-    if operation.kind not in _UNSEEN and not any(_stirred(state, job) for job in jobs):
-        return
-    for job in jobs:
-        _note_others(job)
-    _look(state, jobs)
+    _note_others(state)
+    if operation.kind in _UNSEEN:
+        for job in _running(state):
+            for page in job.at:
+                _visit(state, job, page)
+    _settle(state)
 
 
 _UNSEEN = frozenset(map(int, {Kind.PROTECT, Kind.PUNCH, Kind.TRUNCATE, Kind.EXIT}))
 """Calls that change mappings or files in place; all others put another slot in their place."""
 
 
-def _note_others(job: Job) -> None:
-    """Mark the words that somebody else has, or may have, written since the last look."""
-    for (_, word), exposure in job.exposures.items():
-        for page in exposure.pages:
-            if page.backing is not None or (page.watch is not None and word in page.watch.written):
-                exposure.raced = True
+def _note_others(state: State) -> None:
+    """Mark the words that the operation has written, or may have."""
+    for page, words in state.pending.items():
+        if page.watch is not None and page.watch.written:
+            for word in page.watch.written & words.keys():
+                words[word].race()
 
 
-def _stirred(state: State, job: Job) -> bool:
-    """Whether anything has changed that the job may meet."""
-    for page in job.watched:
-        watch = page.watch
-        if watch is None or watch.written or watch.settled or page.backing is not None:
-            return True
+def _running(state: State) -> list[Job]:
+    return [job for job in state.in_flight.values() if not job.complete]
+
+
+def _settle(state: State) -> None:
+    """Look at what has changed until nothing has: what one job may write another may copy."""
+    changed = True
+    while changed:
+        _follow(state)
+        changed = _look(state)
+
+
+def _follow(state: State) -> None:
+    """Visit the addresses where something else may be mapped now, or may be copied."""
+    jobs = _running(state)
+    stirred = True
+    while stirred:
+        stirred = False
+        for job in jobs:
+            for page in _stirred(state, job):
+                _visit(state, job, page)
+                stirred = True
+
+
+def _stirred(state: State, job: Job) -> list[int]:
+    """Pages of the job with another slot than before, or another file page to copy."""
     space = state.mirrored(job.device)
     if space is None:
-        return bool(job.slots)
-    now = [space.slots[page] for page in job.slots]
-    return any(map(is_not, now, job.slots.values()))
+        return []
+    slots = space.slots
+    stirred = [page for page, slot in job.slots.items() if slots[page] is not slot]
+    for page in job.through:
+        if page not in stirred and any(_copies(job, mapping) for mapping in slots[page]):
+            stirred.append(page)
+    return stirred
 
 
-def _watch(state: State, job: Job) -> None:
-    """Remember what the job meets now, to see what changes."""
-    space = state.mirrored(job.device)
-    met = dict.fromkeys([page for exposure in job.exposures.values() for page in exposure.pages])
-    job.slots = {}
-    if space is not None:
-        job.slots = {page: space.slots[page] for page, _ in job.exposures}
-        for slot in job.slots.values():
-            for mapping in slot:
-                # A write of the job may yet copy what a file holds, which may change until then.
-                behind = mapping.page() if mapping is not None and mapping.through else None
-                if behind is not None:
-                    met[behind] = None
-    job.watched = list(met)
-    for page in job.watched:
-        page.watch = Watch()
-
-
-def _observe(state: State, job: Job) -> None:
-    """Take in what is at the job's addresses now, and what it may make of it."""
-    for index, (access, parts) in enumerate(zip(job.accesses, job.parts, strict=True)):
-        way = _way(state, access)
-        if way is None:
-            job.must[index] = False
+def _look(state: State) -> bool:
+    """Look at the words that have changed; True if jobs may have made anything new of them."""
+    new = False
+    for page, words in state.pending.items():
+        watch = page.watch
+        assert watch is not None, "set when the page was met"
+        if not watch.written and not watch.settled and page.backing is None:
             continue
-        for part in parts:
-            job.must[index] = job.must[index] and way.must(part.page)
-            if way.may(part.page):
-                job.reached[index].add(part.page)
-            found = _contents(job, way, part.page)
-            for place, change in part.changes:
-                _expose(job, place, change, found)
-    for (_, word), exposure in job.exposures.items():
-        held = _held(exposure.pages, word)
-        if held is not exposure.seen:
-            exposure.seen = union(held, exposure.seen)
+        written = watch.written
+        page.watch = Watch()
+        for word, pending in words.items():
+            if pending.look(written=word in written):
+                new = True
+    return new
+
+
+def _visit(state: State, job: Job, page: int) -> None:
+    """Take in what is at an address of the job now, and what it may make of it."""
+    for part in job.at[page]:
+        way = _way(state, job.accesses[part.access])
+        if way is None:
+            job.must[part.access] = False
+            continue
+        if not way.must(page):
+            job.must[part.access] = False
+        if way.may(page):
+            job.reached[part.access].add(page)
+        found = _contents(job, way, page)
+        if part.found is None or found != part.found:
+            part.found = found
+            for place in part.places:
+                _expose(state, job, place, found)
+    space = state.mirrored(job.device)
+    if space is not None:
+        slot = job.slots[page] = space.slots[page]
+        if any(mapping is not None and mapping.through for mapping in slot):
+            job.through.add(page)
+        else:
+            job.through.discard(page)
 
 
 def _contents(job: Job, way: Way, page: int) -> list[Page]:
@@ -219,16 +224,23 @@ def _contents(job: Job, way: Way, page: int) -> list[Page]:
     return [each for each in dict.fromkeys([*way.stale(page), *mapped]) if each is not None]
 
 
+def _copies(job: Job, mapping: Mapping | None) -> bool:
+    """Whether the job may copy a private file page that it did not know with these contents."""
+    if mapping is None or not mapping.through:
+        return False
+    contents, before = mapping.page(), job.copied.get(mapping)
+    return contents is not None and (before is None or not before.same(contents))
+
+
 def _copy_through(job: Job, way: Way, page: int) -> None:
     """An access of the job may give a private file page its own copy, of what the file holds."""
     for mapping in way.space.slots[page]:
-        contents = mapping.page() if mapping is not None and mapping.through else None
-        if mapping is not None and contents is not None:
-            before = job.copied.get(mapping)
-            if before is None or not before.same(contents):
-                job.copied[mapping] = contents.copy()
-                maybe_copied(way.space, page)
-                _race(job, page)
+        if mapping is not None and _copies(job, mapping):
+            contents = mapping.page()
+            assert contents is not None
+            job.copied[mapping] = contents.copy()
+            maybe_copied(way.space, page)
+            _race(job, page)
 
 
 def _race(job: Job, page: int) -> None:
@@ -237,28 +249,51 @@ def _race(job: Job, page: int) -> None:
         exposure.raced |= place == page
 
 
-def _expose(job: Job, place: Place, change: Change | None, found: list[Page]) -> None:
-    """Note what is at the word's address now, and that the access may change it."""
+def _expose(state: State, job: Job, place: Place, found: list[Page]) -> None:
+    """Note what is at the word's address now, and that the job may change it."""
     word = place[1]
     exposure = job.exposures.get(place)
     if exposure is None:
         values = _held(found, word)
-        exposure = job.exposures[place] = Exposure(found[:], values, values)
+        exposure = job.exposures[place] = Exposure(job.changes[place], [], values, values)
     elif found != exposure.pages:
         exposure.raced = True
-        exposure.pages += [page for page in found if page not in exposure.pages]
-    if change is not None:
-        for page in exposure.pages:
-            page.may_change(word, change)
+    for page in found:
+        if page not in exposure.pages:
+            exposure.pages.append(page)
+            _pending(state, page, word).join(exposure)
 
 
 def _held(pages: list[Page], word: int) -> Values:
-    if len(pages) == 1:
-        return pages[0].values(word)
     held: Values = frozenset()
     for page in pages:
-        held = union(held, page.values(word))
+        held = union(page.values(word), held)
     return held
+
+
+def _pending(state: State, page: Page, word: int) -> Pending:
+    words = state.pending.get(page)
+    if words is None:
+        words = state.pending[page] = {}
+        page.watch = Watch()
+    pending = words.get(word)
+    if pending is None:
+        pending = words[word] = Pending(page, word)
+    return pending
+
+
+def _leave(state: State, job: Job) -> None:
+    """The job's accesses are done."""
+    for (_, word), exposure in job.exposures.items():
+        for page in exposure.pages:
+            words = state.pending[page]
+            pending = words[word]
+            pending.leave(exposure)
+            if not pending.exposures:
+                del words[word]
+            if not words:
+                del state.pending[page]
+                page.watch = None
 
 
 def wait(state: State, operation: Operation, outcome: Outcome) -> None:
@@ -267,6 +302,8 @@ def wait(state: State, operation: Operation, outcome: Outcome) -> None:
     if job is None or outcome.status == UNSUPPORTED:
         return
     del state.in_flight[operation.device, operation.job]
+    if not job.complete:
+        _leave(state, job)
     if outcome.status != OK:
         if all(job.must):
             raise Broken(Problem.CALL, "wait must succeed: every access was allowed")
@@ -278,7 +315,7 @@ def wait(state: State, operation: Operation, outcome: Outcome) -> None:
     for index, (access, done) in enumerate(zip(job.accesses, outcomes, strict=True)):
         _check(state, job, index, access, done)
     if not job.complete and all(done.status == OK for done in outcomes):
-        _conclude(job)
+        _store(job)
 
 
 def _check(state: State, job: Job, index: int, access: Operation, outcome: Outcome) -> None:
@@ -308,12 +345,12 @@ def _check(state: State, job: Job, index: int, access: Operation, outcome: Outco
 
 def _met(job: Job, part: Part) -> bool:
     """Whether somebody else wrote in this page, or changed the mapping, while in flight."""
-    exposures = [job.exposures[place] for place, _ in part.changes if place in job.exposures]
+    exposures = [job.exposures[place] for place in part.places if place in job.exposures]
     return any(exposure.raced or job.complete for exposure in exposures)
 
 
 def _check_values(job: Job, index: int, old: Sequence[int]) -> None:
-    places = [place for part in job.parts[index] for place, _ in part.changes]
+    places = [place for part in job.parts[index] for place in part.places]
     for place, value in zip(places, old, strict=False):
         seen = job.exposures[place].seen if place in job.exposures else frozenset()
         if not holds(seen, value):
@@ -325,19 +362,19 @@ def _check_values(job: Job, index: int, old: Sequence[int]) -> None:
             raise Broken(Problem.VALUE, message, page=page, word=word, value=value)
 
 
-def _conclude(job: Job) -> None:
+def _conclude(state: State, job: Job) -> None:
+    """The job has done all that it does."""
+    _leave(state, job)
+    _store(job)
+    job.complete = True
+
+
+def _store(job: Job) -> None:
     """Words that only this job touched hold what its accesses made of them, in order."""
-    changes: dict[Place, list[Change]] = {}
-    for parts in job.parts:
-        for part in parts:
-            for place, change in part.changes:
-                if change is not None:
-                    changes.setdefault(place, []).append(change)
-    for place, several in changes.items():
-        exposure = job.exposures.get(place)
-        if exposure is not None and not exposure.raced and len(exposure.pages) == 1:
+    for (_, word), exposure in job.exposures.items():
+        if exposure.changes and not exposure.raced and len(exposure.pages) == 1:
             values = exposure.before
-            for change in several:
+            for change in exposure.changes:
                 values = apply(change, values)
-            exposure.pages[0].store(place[1], values)
+            exposure.pages[0].store(word, values)
             exposure.pages[0].writer = Side.DEVICE

@@ -103,10 +103,18 @@ class Page:
         values = self._stored(word)
         if self.lazy and word // GRANULE not in self.kept:
             values = union(values, 0)
-        if self.backing is not None and word // GRANULE not in self.copied:
-            behind = self._behind()
-            values = union(values, 0 if behind is None else behind.values(word))
+        if self.backing is not None:
+            behind = self.behind(word)
+            if behind is not None:
+                values = union(values, behind)
         return values
+
+    def behind(self, word: int) -> Values | None:
+        """What a read of the word may find in its file; None if it surely does not read there."""
+        if self.backing is None or word // GRANULE in self.copied:
+            return None
+        page = self._behind()
+        return 0 if page is None else page.values(word)
 
     def _stored(self, word: int) -> Values:
         unsure = self.unsure.get(word)
@@ -252,6 +260,12 @@ class Page:
             self.rewritten = self.lazy
         if self.watch is not None:
             self.watch.written.add(word)
+
+    def may_become(self, word: int, values: Values) -> None:
+        """A job in flight may have left any of these values, among them all that it held."""
+        if self.lazy or self.backing is not None or values != self.values(word):
+            self._put(word, values)
+            self.rewritten = self.lazy
 
     def mix(self, other: Page) -> None:
         """Every word may be what the other page has there."""

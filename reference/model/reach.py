@@ -85,6 +85,9 @@ class Way:
     def through_key(self, state: State, operation: Operation) -> None:
         """The access goes through its key, which must be registered for all of it."""
         registration = state.registrations.get((operation.device, operation.key))
+        if registration is not None and state.sync.revalidates:
+            # A buffer is made valid as a whole, also for an access that lies outside of it.
+            self._revalidate(registration)
         end = operation.page * state.geometry.page_size + operation.offset + operation.length
         last = (end - 1) // state.geometry.page_size
         if (
@@ -96,8 +99,6 @@ class Way:
             return
         self.registration = registration
         self.pinned = state.sync.pins
-        if state.sync.revalidates:
-            self._revalidate(registration)
 
     def _revalidate(self, registration: Registration) -> None:
         """Every use of a buffer faults all of it in, with the buffer's rights."""

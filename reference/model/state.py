@@ -11,9 +11,10 @@ from ..syncmodels import SYNC_MODELS, Sync
 from .history import History
 from .memory import UNMAPPED, AddressSpace, File, Mapping, Slot
 from .page import Page
-from .values import Change, Values
+from .pending import Exposure, Pending
+from .values import Change
 
-__all__ = ["Broken", "Exposure", "Job", "Part", "Place", "Problem", "Registration", "State"]
+__all__ = ["Broken", "Job", "Part", "Place", "Problem", "Registration", "State"]
 
 
 class Problem(enum.Enum):
@@ -56,32 +57,22 @@ class Registration:
         return self.first <= first and last < self.first + len(self.pinned)
 
 
-@dataclass(slots=True)
-class Exposure:
-    """One word that a job in flight may read or write, and what it met there."""
-
-    pages: list[Page]
-    """Contents that were at this address while the job was in flight."""
-    before: Values
-    """What the word held when the job was submitted."""
-    seen: Values
-    """Everything that it held while the job was in flight."""
-    raced: bool = False
-    """Somebody else wrote the word, or the mapping changed."""
-
-
 Place = tuple[int, int]
 """A word of an address space: page slot and word in it."""
 
 
 @dataclass(slots=True)
 class Part:
-    """What an access of a job does at one page, word by word; a read does nothing there."""
+    """What an access of a job reaches at one page."""
 
+    access: int
+    """The access, by its place in the job."""
     page: int
     before: int
     """Words of the access that come before it."""
-    changes: list[tuple[Place, Change | None]]
+    places: list[Place]
+    found: list[Page] | None = None
+    """The contents that were there when it was last visited."""
 
 
 @dataclass(slots=True)
@@ -91,16 +82,20 @@ class Job:
     device: int
     accesses: list[Operation]
     parts: list[list[Part]] = field(default_factory=list)
-    """By access: what it does, page by page."""
+    """By access: what it reaches, page by page."""
+    at: dict[int, list[Part]] = field(default_factory=dict)
+    """By page: what the accesses reach there."""
+    changes: dict[Place, list[Change]] = field(default_factory=dict)
+    """By word: what the accesses make of it, in order."""
     exposures: dict[Place, Exposure] = field(default_factory=dict)
     reached: list[set[int]] = field(default_factory=list)
     """By access: the pages that it was allowed to reach at some moment in flight."""
     must: list[bool] = field(default_factory=list)
     """By access: it was allowed at every moment in flight."""
-    watched: list[Page] = field(default_factory=list)
-    """Contents that were at its addresses while it was in flight."""
     slots: dict[int, Slot] = field(default_factory=dict)
     """The slots of its addresses when they were last looked at."""
+    through: set[int] = field(default_factory=set)
+    """Those of them that had a private file page without a copy of its own."""
     copied: dict[Mapping, Page] = field(default_factory=dict)
     """What private file pages held in their file when the job may have copied them."""
     complete: bool = False
@@ -122,6 +117,8 @@ class State:
         self.registrations: dict[tuple[int, int], Registration] = {}
         self.queued: dict[tuple[int, int], Job] = {}
         self.in_flight: dict[tuple[int, int], Job] = {}
+        self.pending: dict[Page, dict[int, Pending]] = {}
+        """Words that jobs in flight may reach, by page and word."""
         self.history = History(geometry)
         self.areas = 0
 

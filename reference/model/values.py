@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-__all__ = ["ANYTHING", "MASK", "Change", "Values", "apply", "describe", "holds", "union"]
+__all__ = [
+    "ANYTHING",
+    "MASK",
+    "MOST",
+    "Change",
+    "Values",
+    "apply",
+    "collect",
+    "describe",
+    "holds",
+    "members",
+    "union",
+]
 
 Values = int | frozenset[int]
 Change = Callable[[int], int]
