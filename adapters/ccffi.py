@@ -12,11 +12,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import os
 import platform
-import shlex
-import shutil
-import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -28,10 +24,10 @@ from reference.outcomes import OUTCOME
 from reference.schema import ABI_VERSION
 
 from .clib import Calls, CtypesCalls, Library, describe_library, open_library
+from .compiler import CompilerError, cache_folder, find_compiler, run_compiler
 
 __all__ = [
     "FastCalls",
-    "cache_folder",
     "fast_path",
     "fast_path_reason",
     "find_fast_path",
@@ -59,7 +55,6 @@ static uint32_t fast_run(uintptr_t function, uintptr_t mirror, const char *opera
                                     (lw_outcome *)outcomes, (uint8_t *)data, capacity);
 }
 """
-_COMPILE_SECONDS = 120
 
 
 class _Unavailable(Exception):
@@ -119,17 +114,11 @@ def fast_path_reason() -> str:
     return _found()[1]
 
 
-def cache_folder() -> Path:
-    """Where compiled modules are kept: `lastwriter` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lastwriter"
-
-
 def find_fast_path() -> tuple[ModuleType | None, str]:
     """The extension module or None, and where it is or why it is not; looks anew every time."""
     try:
         module, path = _load_or_build()
-    except _Unavailable as reason:
+    except (_Unavailable, CompilerError) as reason:
         return None, str(reason)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         return None, f"cannot keep the module in a cache folder: {error}"
@@ -184,36 +173,15 @@ def _write_source(path: Path) -> None:
 
 def _build(path: Path) -> None:
     """Compile to `path`; whoever else does so at the same time puts the same file there."""
-    compiler = _compiler()
+    compiler = find_compiler()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source, built = Path(folder, f"{_NAME}.c"), Path(folder, path.name)
         _write_source(source)
         include = [f"-I{sysconfig.get_path('include')}", f"-I{HEADER.parent}"]
         command = [*compiler, "-O2", "-fPIC", "-shared", *include, str(source), "-o", str(built)]
-        _run(command)
+        run_compiler(command)
         built.replace(path)
-
-
-def _compiler() -> list[str]:
-    for candidate in (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"):
-        words = shlex.split(candidate or "")
-        if words and shutil.which(words[0]):
-            return words
-    raise _Unavailable("no C compiler on the PATH")
-
-
-def _run(command: list[str]) -> None:
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise _Unavailable(f"{command[0]} took over {_COMPILE_SECONDS} s") from None
-    if result.returncode:
-        errors = [line for line in result.stderr.splitlines() if "error" in line]
-        detail = errors[0] if errors else f"exit status {result.returncode}"
-        raise _Unavailable(f"{command[0]} fails: {detail}")
 
 
 def _import(path: Path) -> ModuleType:

@@ -33,6 +33,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     files: int = 0
     keys: int = 0
     jobs: int = 0
+    schedules: bool = False
+    """It runs programs under a schedule: a driver on the host."""
     left_out: dict[str, str] = {}
     """Operations that it cannot do here, and why."""
     notes: tuple[str, ...] = ()

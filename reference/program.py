@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 
 from .geometry import GEOMETRY, Geometry
 from .operations import OPERATION, Operation, decode_operations, encode_operations
+from .packing import pack_schedule, unpack_schedule
 from .schedule import PLAIN, Schedule
 from .schema import ABI_VERSION
 from .syncmodels import Sync
 
-__all__ = ["Comment", "Program"]
+__all__ = ["HEADER_SIZE", "Comment", "Program"]
 
 _MAGIC = b"LWPROG"
-_HEADER = struct.Struct(f"<6sHB7xQ{GEOMETRY.size}sI4x")
-_PADDING = (*range(9, 16), *range(44, 48))
+_HEADER = struct.Struct(f"<6sHB7xQ{GEOMETRY.size}sII")
+HEADER_SIZE = _HEADER.size
+"""Bytes of the packed form before the first operation."""
+_PADDING = range(9, 16)
 """Offsets of the header's bytes that mean nothing yet."""
 _MODELS = tuple(Sync)
 MAX_OPERATIONS = 1 << 20
@@ -51,7 +54,8 @@ class Program:
         return replace(self, operations=operations, comments=())
 
     def to_bytes(self) -> bytes:
-        """The packed form: header, then records.  Comments are not part of it."""
+        """The packed form: header, operations, schedule.  Comments are not part of it."""
+        schedule = pack_schedule(self.schedule)
         header = _HEADER.pack(
             _MAGIC,
             ABI_VERSION,
@@ -59,18 +63,19 @@ class Program:
             self.seed,
             GEOMETRY.format.pack(*self.geometry),
             len(self.operations),
+            len(schedule),
         )
-        return header + encode_operations(self.operations)
+        return header + encode_operations(self.operations) + schedule
 
     @staticmethod
     def from_bytes(data: bytes) -> Program:
         """The reverse of `to_bytes`; `ValueError` says what is wrong with the data.
 
-        Bytes behind the last operation are ignored: a program is written over a longer one.
+        What is behind its end is ignored: a program is written over a longer one.
         """
         if len(data) < _HEADER.size:
             raise ValueError(f"a packed program has {_HEADER.size} bytes or more, got {len(data)}")
-        magic, version, model, seed, packed, count = _HEADER.unpack_from(data)
+        magic, version, model, seed, packed, count, behind = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             raise ValueError("not a packed program")
         if version != ABI_VERSION:
@@ -83,7 +88,10 @@ class Program:
         end = _HEADER.size + count * OPERATION.size
         if count > MAX_OPERATIONS or end > len(data):
             raise ValueError(f"{count} operations do not fit in {len(data)} bytes")
+        if end + behind > len(data):
+            raise ValueError(f"a schedule of {behind} bytes does not fit in {len(data)} bytes")
         geometry = Geometry._make(GEOMETRY.format.unpack(packed))
         geometry.check()
         operations = tuple(decode_operations(data[_HEADER.size : end]))
-        return Program(operations, geometry, _MODELS[model], seed)
+        schedule = unpack_schedule(data[end : end + behind])
+        return Program(operations, geometry, _MODELS[model], seed, schedule=schedule)

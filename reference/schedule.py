@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .geometry import LIMITS
 from .operations import CPU_ACCESSES, DEVICE_KINDS, EVENTS, Kind, Operation
 
 __all__ = [
+    "ACTORS",
     "DEVICE",
     "ENGINE",
     "KERNEL",
     "PLAIN",
+    "SITES",
+    "STRATEGIES",
     "Injection",
     "Offer",
     "Schedule",
@@ -96,22 +100,25 @@ def actor_of(operation: Operation) -> int:
     return DEVICE + operation.device if operation.kind in _ON_DEVICE else operation.process
 
 
+ACTORS = {
+    **{f"p{number}": number for number in range(LIMITS["processes"][1])},
+    **{f"d{number}": DEVICE + number for number in range(LIMITS["devices"][1])},
+    "k": KERNEL,
+    **{f"e{number}": ENGINE + number for number in range(LIMITS["devices"][1])},
+}
+"""Numbers of all actors, by name."""
+_NAMES = {number: name for name, number in ACTORS.items()}
+
+
 def actor_name(actor: int) -> str:
-    """`p0`, `d0`, `k` or `e0`."""
-    if actor == KERNEL:
-        return "k"
-    for letter, first in (("e", ENGINE), ("d", DEVICE), ("p", 0)):
-        if actor >= first:
-            return f"{letter}{actor - first}"
-    raise ValueError(f"no actor has number {actor}")
+    """`p0`, `d0`, `k` or `e0`; `ValueError` for a number that no actor has."""
+    if actor not in _NAMES:
+        raise ValueError(f"no actor has number {actor}")
+    return _NAMES[actor]
 
 
 def actor_number(name: str) -> int:
     """The reverse of `actor_name`; `ValueError` for any other text."""
-    if name == "k":
-        return KERNEL
-    first = {"p": 0, "d": DEVICE, "e": ENGINE}.get(name[:1])
-    limit = {"p": 3, "d": 2, "e": 2}.get(name[:1], 0)
-    if first is None or name[1:] not in {str(number) for number in range(limit)}:
-        raise ValueError(f"{name!r} is no actor")
-    return first + int(name[1:])
+    if name not in ACTORS:
+        raise ValueError(f"{name!r} is no actor: one is {', '.join(ACTORS)}")
+    return ACTORS[name]

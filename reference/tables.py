@@ -15,8 +15,10 @@ from pathlib import Path
 from .geometry import GEOMETRY, LIMITS, PAGE_SIZES
 from .operations import OPERATION, Event, Flag, Kind
 from .outcomes import OUTCOME, Status
+from .packing import FAILURE, SCHEDULE, SWITCH
 from .program import _HEADER, MAX_OPERATIONS
 from .rules import RULES, Rule, family
+from .schedule import ACTORS
 from .schema import ABI_VERSION, Layout
 from .signatures import RIGHTS, SIGNATURES, Argument
 from .syncmodels import SYNC_MODELS, Sync
@@ -43,6 +45,7 @@ FAMILIES: Mapping[str, str] = {
     "P": "Pins",
     "D": "DRM helpers",
     "A": "Accesses and calls",
+    "W": "Work on the host",
     "R": "Robustness",
 }
 """Titles of the families of rules, in their order."""
@@ -127,7 +130,7 @@ _HEADER_MEANINGS = (
     "seed",
     "geometry record",
     "number of operations",
-    "zero",
+    "bytes of the schedule, which follows the operations; 0 for the plain one",
 )
 
 
@@ -146,6 +149,12 @@ def numbers(values: type[enum.IntEnum] | type[enum.IntFlag]) -> str:
     """Names and numbers, in the order of the numbers."""
     ordered = sorted(values, key=int)
     return table(["Number", "Name"], ([int(value), f"`{value.name}`"] for value in ordered))
+
+
+def actors() -> str:
+    """Names and numbers of actors."""
+    rows = ([number, f"`{name}`"] for name, number in ACTORS.items())
+    return table(["Number", "Actor"], rows)
 
 
 # -- rules ------------------------------------------------------------------------------------
@@ -204,10 +213,14 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "operation record": lambda: record(OPERATION),
     "outcome record": lambda: record(OUTCOME),
     "geometry record": lambda: record(GEOMETRY),
+    "schedule record": lambda: record(SCHEDULE),
+    "switch record": lambda: record(SWITCH),
+    "failure record": lambda: record(FAILURE),
     "packed header": header,
     "kinds": lambda: numbers(Kind),
     "flags": lambda: numbers(Flag),
     "events": lambda: numbers(Event),
+    "actors": actors,
     "statuses": lambda: numbers(Status),
     "sync models": sync_models,
     "rules": rules,

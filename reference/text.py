@@ -14,13 +14,24 @@ True
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from .geometry import Geometry
 from .operations import OPERATION, Event, Flag, Kind, Operation
 from .program import Comment, Program
-from .schema import ABI_VERSION
+from .schedule import (
+    PLAIN,
+    SITES,
+    STRATEGIES,
+    Injection,
+    Schedule,
+    Switch,
+    actor_name,
+    actor_number,
+)
+from .schema import ABI_VERSION, U16, U32, U64
 from .signatures import RIGHTS, SIGNATURES, Argument
 from .syncmodels import Sync
 from .validity import Liveness
@@ -93,6 +104,7 @@ def _lines(program: Program) -> Iterator[str]:
     fields = program.geometry._asdict().items()
     yield " ".join(["geometry", *(f"{name}={value}" for name, value in fields)])
     yield f"seed {program.seed}"
+    yield from _schedule_lines(program.schedule)
     before: dict[int, list[str]] = {}
     beside: dict[int, str] = {}
     for comment in program.comments:
@@ -105,6 +117,19 @@ def _lines(program: Program) -> Iterator[str]:
         yield from before.get(index, ())
         yield format_operation(operation) + beside.get(index, "")
     yield from before.get(len(program.operations), ())
+
+
+def _schedule_lines(schedule: Schedule) -> Iterator[str]:
+    if (schedule.strategy, schedule.seed, schedule.depth) != _STRATEGY:
+        yield f"strategy {schedule.strategy} seed={schedule.seed} depth={schedule.depth}"
+    for actor, operation, point, to in schedule.switches:
+        place = f"operation={operation} point={point}"
+        yield f"switch {actor_name(actor)} {place} to={actor_name(to)}"
+    for site, number in schedule.injections:
+        yield f"fail {site} {number}"
+
+
+_STRATEGY = (PLAIN.strategy, PLAIN.seed, PLAIN.depth)
 
 
 def _comment(text: str) -> str:
@@ -128,6 +153,7 @@ class _Line:
         content, _, comment = text.partition("#")
         self.comment = comment.strip() if "#" in text else None
         self.words = [(match.start() + 1, match.group()) for match in _TOKEN.finditer(content)]
+        self.start = self.words[0][0] if self.words else 1
         self.end = len(content.rstrip()) + 1
 
     def take(self, what: str) -> tuple[int, str]:
@@ -141,6 +167,39 @@ class _Line:
 
     def fail(self, column: int, problem: str) -> NoReturn:
         raise ParseError(self.parser.name, self.number, column, problem)
+
+    def fields(self, known: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """The rest of the line, `name=value` each: the values by name, with their columns."""
+        found: dict[str, tuple[int, str]] = {}
+        names = frozenset(known)
+        while self.words:
+            column, word = self.words.pop(0)
+            key, equals, value = word.partition("=")
+            if key not in names or key in found:
+                self.fail(column, f"unknown or repeated field {key!r}")
+            if not equals:
+                self.fail(column + len(key), "expected '='")
+            found[key] = column + len(key) + 1, value
+        return found
+
+    def numbers(self, known: Mapping[str, int]) -> dict[str, int]:
+        """The rest of the line, `name=number` each; `known` gives the maxima."""
+        return {
+            name: self.number_in(*place, known[name]) for name, place in self.fields(known).items()
+        }
+
+    def choice(self, what: str, known: Sequence[str]) -> str:
+        """The next word, one of these."""
+        column, word = self.take(what)
+        if word not in known:
+            self.fail(column, f"expected one of {', '.join(known)}, got {word!r}")
+        return word
+
+    def actor(self, column: int, word: str) -> int:
+        try:
+            return actor_number(word)
+        except ValueError as error:
+            self.fail(column, str(error))
 
     def number_in(self, column: int, text: str, maximum: int) -> int:
         if not _NUMBER.fullmatch(text):
@@ -160,6 +219,9 @@ class _Parser:
         self.model = Sync.FAULTING
         self.geometry = Geometry()
         self.seed = 0
+        self.schedule = PLAIN
+        self.switches: list[Switch] = []
+        self.injections: list[Injection] = []
         self.comments: list[Comment] = []
         self.operations: list[Operation] = []
 
@@ -177,16 +239,24 @@ class _Parser:
             if word in _HEADERS:
                 if liveness is not None:
                     line.fail(column, f"{word} belongs before the first operation")
-                if word in headers:
+                if word in headers and word not in _REPEATED:
                     line.fail(column, f"{word} stands in line {headers[word]} already")
                 headers[word] = line.number
+                del line.words[0]
                 _HEADERS[word](self, line)
                 self._note(line, inline=False)
                 continue
             liveness = liveness or Liveness(self.geometry)
             self._operation(line, liveness)
         return Program(
-            tuple(self.operations), self.geometry, self.model, self.seed, tuple(self.comments)
+            tuple(self.operations),
+            self.geometry,
+            self.model,
+            self.seed,
+            tuple(self.comments),
+            replace(
+                self.schedule, switches=tuple(self.switches), injections=tuple(self.injections)
+            ),
         )
 
     def _title(self) -> None:
@@ -204,34 +274,45 @@ class _Parser:
             self.comments.append(Comment(len(self.operations), line.comment, inline))
 
     def _model(self, line: _Line) -> None:
-        line.words.pop(0)
-        column, word = line.take("a sync model")
-        if word not in set(Sync):
-            line.fail(column, f"expected one of {', '.join(Sync)}, got {word!r}")
-        self.model = Sync(word)
+        self.model = Sync(line.choice("a sync model", tuple(Sync)))
         line.finish()
 
     def _geometry(self, line: _Line) -> None:
-        start, _ = line.words.pop(0)
-        values: dict[str, int] = {}
-        while line.words:
-            column, word = line.words.pop(0)
-            key, equals, value = word.partition("=")
-            if key not in Geometry._fields or key in values:
-                line.fail(column, f"unknown or repeated field {key!r}")
-            if not equals:
-                line.fail(column + len(key), "expected '='")
-            values[key] = line.number_in(column + len(key) + 1, value, 1 << 32)
-        self.geometry = Geometry(**values)
+        self.geometry = Geometry(**line.numbers(dict.fromkeys(Geometry._fields, U32.maximum)))
         try:
             self.geometry.check()
         except ValueError as error:
-            line.fail(start, str(error))
+            line.fail(line.start, str(error))
 
     def _seed(self, line: _Line) -> None:
-        line.words.pop(0)
-        column, word = line.take("a number")
-        self.seed = line.number_in(column, word, (1 << 64) - 1)
+        self.seed = line.number_in(*line.take("a number"), U64.maximum)
+        line.finish()
+
+    def _strategy(self, line: _Line) -> None:
+        name = line.choice("a strategy", STRATEGIES)
+        numbers = line.numbers({"seed": U64.maximum, "depth": U16.maximum})
+        self.schedule = Schedule(
+            strategy=name, seed=numbers.get("seed", 0), depth=numbers.get("depth", 0)
+        )
+
+    def _switch(self, line: _Line) -> None:
+        actor = line.actor(*line.take("an actor (p0)"))
+        fields = line.fields(("operation", "point", "to"))
+        for name in ("operation", "point", "to"):
+            if name not in fields:
+                line.fail(line.end, f"expected {name}=")
+        switch = Switch(
+            actor,
+            line.number_in(*fields["operation"], U32.maximum),
+            line.number_in(*fields["point"], U32.maximum),
+            line.actor(*fields["to"]),
+        )
+        self.switches.append(switch)
+
+    def _fail(self, line: _Line) -> None:
+        site = line.choice("a site", SITES)
+        number = line.number_in(*line.take("a number"), U32.maximum)
+        self.injections.append(Injection(site, number))
         line.finish()
 
     def _operation(self, line: _Line, liveness: Liveness) -> None:
@@ -270,7 +351,16 @@ class _Parser:
         return Operation(**{name: values.get(name, 0) for name in Operation._fields})
 
 
-_HEADERS = {"model": _Parser._model, "geometry": _Parser._geometry, "seed": _Parser._seed}
+_HEADERS = {
+    "model": _Parser._model,
+    "geometry": _Parser._geometry,
+    "seed": _Parser._seed,
+    "strategy": _Parser._strategy,
+    "switch": _Parser._switch,
+    "fail": _Parser._fail,
+}
+_REPEATED = frozenset({"switch", "fail"})
+"""Headers that may stand more than once."""
 _EXAMPLES = {"process": "a process (p0)", "device": "a device (d0)", "rights": "none, r or rw"}
 
 

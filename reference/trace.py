@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import msgspec
+
+from .operations import Operation
 from .outcomes import Outcome
 from .program import Program
+from .record import Entry
+from .schedule import Offer, Schedule, Switch
 
-__all__ = ["Breakdown", "Cause", "Judgement", "Trace", "Violation", "WrongWord"]
+__all__ = [
+    "Breakdown",
+    "Cause",
+    "Effect",
+    "Hosted",
+    "Interruption",
+    "Judgement",
+    "Stop",
+    "Trace",
+    "Violation",
+    "WrongWord",
+]
 
 
 class Cause(enum.StrEnum):
@@ -31,6 +47,61 @@ class Breakdown:
     message: str
 
 
+class Effect(msgspec.Struct, frozen=True, array_like=True):
+    """An operation, or a part of one, at the moment when it took effect.
+
+    In this order operations may be judged as if they had been done one after another.
+    """
+
+    index: int
+    """Number of the operation in the program."""
+    operation: Operation
+    outcome: Outcome
+    entry: int
+    """Length of the event record at that moment."""
+
+
+class Interruption(msgspec.Struct, frozen=True, array_like=True):
+    """A switch that was made."""
+
+    switch: Switch
+    where: str
+    """Name of the protocol point."""
+    entry: int
+    """Length of the event record at that moment."""
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True):
+    """A rule that was broken so that the run could not go on."""
+
+    rule: str
+    message: str
+    operation: int
+    """In which operation."""
+
+
+class Hosted(msgspec.Struct, frozen=True, array_like=True):
+    """What the host saw of the run of a driver."""
+
+    history: tuple[Effect, ...] = ()
+    """Effects in the order in which they came about."""
+    record: tuple[Entry, ...] = ()
+    taken: tuple[Interruption, ...] = ()
+    """Where somebody else ran on than without a schedule."""
+    broken: Stop | None = None
+    points: int = 0
+    """Protocol points that were passed."""
+    asked: dict[str, int] = {}
+    """How often each site was asked whether it fails."""
+    offers: tuple[Offer, ...] = ()
+    """What else could have been chosen, if the schedule's strategy is to explore."""
+
+    def schedule(self, given: Schedule) -> Schedule:
+        """The schedule that was taken, whatever chose it; `given` is the program's."""
+        switches = tuple(each.switch for each in self.taken)
+        return Schedule(switches, injections=given.injections)
+
+
 @dataclass(frozen=True)
 class Trace:
     """A program with its outcomes; fewer of them than operations if the candidate broke down."""
@@ -38,6 +109,14 @@ class Trace:
     program: Program
     outcomes: tuple[Outcome, ...]
     breakdown: Breakdown | None = None
+    hosted: Hosted | None = None
+    """For a driver on the host that did not break down."""
+
+    def as_taken(self) -> Program:
+        """The program with the schedule that was taken, so that it runs the same way again."""
+        if self.hosted is None:
+            return self.program
+        return replace(self.program, schedule=self.hosted.schedule(self.program.schedule))
 
 
 @dataclass(frozen=True)
@@ -65,6 +144,8 @@ class Violation:
     """One line: what was allowed and what came."""
     wrong: WrongWord | None = None
     """The word that it is about, if it is about one."""
+    place: int | None = None
+    """For a driver on the host: which of the effects that are judged was wrong, if one was."""
 
 
 @dataclass(frozen=True)

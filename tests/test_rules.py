@@ -32,6 +32,7 @@ COUNTS = {
     "P": 2,
     "D": 2,
     "A": 4,
+    "W": 6,
     "R": 4,
 }
 CONTENTS = {
@@ -39,6 +40,7 @@ CONTENTS = {
     *("G2", "G4", "G7", "G9", "X1", "P2", "A1", "A2", "A4", "A6"),
 }
 WORKER = ["R1", "R2", "R3", "R4"]
+HOST = ["W1", "W2", "W3", "W4", "W5", "W6"]
 MODEL = Path(reference.model.__file__).parent
 RULE = """
 [[rules]]
@@ -90,7 +92,7 @@ def test_rule_needs_operations_that_exist(rule: Rule) -> None:
 
 @every_rule
 def test_rule_has_a_source(rule: Rule) -> None:
-    if family(rule.id) in "AR":
+    if family(rule.id) in "AWR":
         assert rule.source == "lastwriter"
     else:
         assert re.match(r"(derived from )?(\w+/)+\S", rule.source)
@@ -114,7 +116,7 @@ def ids_in(source: str) -> Iterator[str]:
 
 def test_the_model_counts_and_names_exactly_the_rules_that_it_checks() -> None:
     named = {rule for path in MODEL.glob("*.py") for rule in ids_in(path.read_text("utf-8"))}
-    assert named == {*CONTENTS, *WORKER}
+    assert named == {*CONTENTS, *WORKER, *HOST}
 
 
 def test_every_breakdown_breaks_a_rule_of_the_worker() -> None:

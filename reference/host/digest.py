@@ -26,8 +26,9 @@ from typing import Any
 from reference.mirrors.files import PageCache
 from reference.mirrors.frames import Frame, FramePool, SwapStore
 from reference.mirrors.memory import HugePage, PageTableEntry
+from reference.trace import Effect
 
-from .host import Effect, Host
+from .host import Host
 from .ranges import Range
 from .tasks import Task, Tasks
 
@@ -124,6 +125,8 @@ class _Walk:
 
     def _object(self, thing: Any) -> Any:
         kind = type(thing)
+        if any(base.__module__ == "_ctypes" for base in kind.__mro__):
+            raise Opaque(f"{kind.__name__} is memory of C, and what that leads to is unknown")
         names = [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
         held = dict(getattr(thing, "__dict__", {}))
         held |= {name: getattr(thing, name) for name in names if hasattr(thing, name)}

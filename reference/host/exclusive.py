@@ -25,7 +25,7 @@ def make_exclusive(
         raise Broken("X1", "make_device_exclusive_range is called without mmap_lock")
     first, last = host.slot(start), host.slot(end - 1) + 1
     found = [_take(host, mm, slot, owner) for slot in range(first, last)]
-    host.record(What.EXCLUSIVE, device.number, mm.number, first, last)
+    host.record(What.EXCLUSIVE, device.number, mm.number, first, *found)
     host.tasks.point("make_device_exclusive_range")
     return found
 

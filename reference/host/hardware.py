@@ -18,6 +18,7 @@ from reference.mirrors.memory import PageTableEntry
 from reference.operations import WORD, Kind, Operation
 from reference.outcomes import Outcome, Status
 
+from .answers import errno_of
 from .record import What
 from .space import AddressSpace
 from .tasks import DYING
@@ -73,6 +74,8 @@ class Device:
         """Who owns its memory; drivers of several devices may set the same for all."""
         self.driver: Driver
         self.mm: AddressSpace | None = None
+        self.moved = 0
+        """Pages that its driver's migrations have moved, in either direction."""
         self.memory = FramePool((number + 1) << 20, DEVICE_FRAMES, device=self)
         self.tables: dict[int, dict[int, DeviceEntry]] = {0: {}}
         self.dma: dict[int, Frame] = {}
@@ -96,11 +99,11 @@ class Device:
         """Invalidate the TLB and wait, without sleeping, for accesses through it to be done."""
         for place in [place for place in self._tlb if first <= place[1] < end]:
             del self._tlb[place]
+        self.host.record(What.FLUSH, self.number, first, end)
         self.host.tasks.point("device TLB flush")
         self.host.tasks.wait_until(
             lambda: not any(first <= slot < end for slot in self._in_flight), "a device TLB flush"
         )
-        self.host.record(What.FLUSH, self.number, first, end)
 
     # For drivers: DMA addresses
 
@@ -149,17 +152,20 @@ class Device:
     def _translate(self, piece: Operation) -> DeviceEntry | None:
         """The entry for an access within one page; None if there is none that allows it."""
         place = piece.key, piece.page
-        entry = self._tlb.get(place) or self.tables.get(piece.key, {}).get(piece.page)
+        entry = self._tlb.get(place)
         if entry is None:
-            return None
-        self._tlb[place] = entry
+            entry = self.tables.get(piece.key, {}).get(piece.page)
+            if entry is None:
+                return None
+            self.host.record(What.WALK, self.number, *place)
+            self._tlb[place] = entry
         return entry if entry.writable or not is_write(piece) else None
 
     def _fault(self, slot: int, write: bool) -> bool:
         """Whether the driver says that the access may be tried again."""
         if not self.driver.page_faults:
             return False
-        return self.driver.fault(self.host.address(slot), write) == 0
+        return errno_of(self.driver.fault(self.host.address(slot), write)) == 0
 
     def _through(self, entry: DeviceEntry, index: int, piece: Operation) -> Outcome:
         host, slot = self.host, piece.page
@@ -229,7 +235,8 @@ class Device:
 
     def migrate_to_ram(self, space: AddressSpace, entry: PageTableEntry, frame: Frame) -> bool:
         """The CPU touched a page in this device's memory; False is SIGBUS."""
-        return self.driver.migrate_to_ram(space, self.host.address(entry.slot), frame.number) == 0
+        answer = self.driver.migrate_to_ram(space, self.host.address(entry.slot), frame.number)
+        return errno_of(answer) == 0
 
 
 def pieces(operation: Operation, page_size: int) -> list[Operation]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HMM_PFN_ERROR",
+    "HMM_PFN_ORDER_SHIFT",
     "HMM_PFN_REQ_FAULT",
     "HMM_PFN_REQ_WRITE",
     "HMM_PFN_VALID",
@@ -32,6 +33,7 @@ HMM_PFN_VALID = 1 << 63
 HMM_PFN_WRITE = 1 << 62
 HMM_PFN_ERROR = 1 << 61
 HMM_PFN_ORDER_SHIFT = 56
+HMM_PFN_ORDER_MASK = 0x1F
 HMM_PFN_REQ_FAULT = HMM_PFN_VALID
 HMM_PFN_REQ_WRITE = HMM_PFN_WRITE
 HMM_PFN_FLAGS = ~0 << HMM_PFN_ORDER_SHIFT & ((1 << 64) - 1)
@@ -67,9 +69,19 @@ def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
     host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq)
     host.locks.might_sleep("hmm_range_fault")
     answer = _collect(host, mm, range_, first, end)
+    if answer == 0:
+        for slot, pfn in enumerate(range_.hmm_pfns, first):
+            host.record(What.FOUND, device.number, slot, *_told(pfn))
     host.record(What.COLLECTED, device.number, answer)
     host.tasks.point("hmm_range_fault")
     return answer
+
+
+def _told(pfn: int) -> tuple[int, int, int]:
+    """An entry of `hmm_pfns` as in the event record: frame, writable, order."""
+    order = pfn >> HMM_PFN_ORDER_SHIFT & HMM_PFN_ORDER_MASK
+    frame = hmm_pfn_to_number(pfn) if pfn & HMM_PFN_VALID else -bool(pfn & HMM_PFN_ERROR)
+    return frame, int(bool(pfn & HMM_PFN_WRITE)), order
 
 
 def _collect(host: Host, mm: AddressSpace, range_: HmmRange, first: int, end: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reference.geometry import Geometry
@@ -20,33 +19,22 @@ from reference.mirrors.memory import PageTableEntry
 from reference.operations import Event, Operation
 from reference.outcomes import Outcome
 from reference.schedule import Injection
+from reference.trace import Effect
 
 from .broken import Broken
 from .locks import Locks
 from .ranges import BASE, Range
 from .record import Record, What
 from .space import AddressSpace
+from .states import rights
 from .tasks import Tasks
 
 if TYPE_CHECKING:
     from .hardware import Device
 
-__all__ = ["Effect", "Host"]
+__all__ = ["Host"]
 
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """An operation, or a part of one, at the moment when it took effect.
-
-    In this order operations may be judged as if they had been done one after another.
-    """
-
-    index: int
-    """Number of the operation in the program."""
-    operation: Operation
-    outcome: Outcome
-    entry: int
-    """Length of the event record at that moment."""
+_PROTECTING = frozenset({Event.PROTECTION_VMA, Event.PROTECTION_PAGE})
 
 
 class Host(MemoryManager):
@@ -170,7 +158,8 @@ class Host(MemoryManager):
         return False
 
     def changed(self, space: AddressSpace, first: int, end: int, event: Event) -> None:
-        self.record(What.CHANGE, space.number, first, end, int(event))
+        told = rights(space, first, end) if event in _PROTECTING else ""
+        self.record(What.CHANGE, space.number, first, end, int(event), told)
 
     # Files
 
@@ -193,21 +182,21 @@ class Host(MemoryManager):
             self._shrinking.discard(id(file))
 
     def unmap_file(self, file: PageCache, first: int, end: int, copies: bool) -> None:
-        for space in list(self.spaces.values()):
-            for slot, area in sorted(space.areas.items()):
-                if area.file is file and first <= slot + area.delta < end:
-                    self._unmap_file_slot(space, slot, file, copies)
+        """Drop what is mapped of a file's pages, and then what forks and moves have saved."""
+        pages = range(first, end)
+        places = list(self._mapped_at(file, pages))
+        while places:
+            for space, slot in places:
+                with space.invalidating(slot, slot + 1, Event.CLEAR):
+                    if space.maps(slot, file, pages) and _goes(space.table.get(slot), copies):
+                        space.zap(slot)
+                        space.changed(slot, slot + 1, Event.CLEAR)
+            found = self._mapped_at(file, pages)
+            places = [(each, slot) for each, slot in found if _goes(each.table.get(slot), copies)]
 
-    def _unmap_file_slot(
-        self, space: AddressSpace, slot: int, file: PageCache, copies: bool
-    ) -> None:
-        with space.invalidating(slot, slot + 1, Event.CLEAR):
-            area, entry = space.areas.get(slot), space.table.get(slot)
-            if area is None or area.file is not file or entry is None:
-                return
-            if copies or (entry.frame is not None and entry.frame.cache is not None):
-                space.zap(slot)
-                space.changed(slot, slot + 1, Event.CLEAR)
+    def _mapped_at(self, file: PageCache, pages: range) -> Iterator[tuple[AddressSpace, int]]:
+        for space in self.spaces.values():
+            yield from ((space, slot) for slot in space.areas if space.maps(slot, file, pages))
 
     # Changes that concern every mapping of a frame
 
@@ -225,7 +214,7 @@ class Host(MemoryManager):
         Slots `told` of the space `but` are inside an invalidation already.
         """
         while True:
-            entries = list(frame.mappings)
+            entries = sorted(frame.mappings, key=_place)
             with ExitStack() as stack:
                 for entry in entries:
                     if entry.space is not but or entry.slot not in told:
@@ -259,6 +248,20 @@ class Host(MemoryManager):
         if frame is None:
             return True
         device = next(device for device in self.devices if device is frame.device)
-        self.record(What.TO_RAM, device.number, frame.number)
         self.tasks.point("callback: migrate_to_ram")
+        if entry.frame is not frame:
+            return True
+        self.record(What.TO_RAM, device.number, frame.number)
         return device.migrate_to_ram(self.spaces_of(entry), entry, frame)
+
+
+def _goes(entry: PageTableEntry | None, copies: bool) -> bool:
+    """Whether an entry is one of a file's page, or of a copy of one if those go too."""
+    if entry is None or copies:
+        return entry is not None
+    return entry.frame is not None and entry.frame.cache is not None
+
+
+def _place(entry: PageTableEntry) -> tuple[int, int]:
+    """By this entries come in an order that is the same in every run."""
+    return entry.space.number, entry.slot

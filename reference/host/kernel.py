@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import hmm, migrate
 from .broken import Broken
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .host import Host
 
 __all__ = ["Kernel"]
+
+AnyLock = TypeVar("AnyLock", Mutex, SpinLock, ReadWriteSemaphore)
 
 
 class Kernel:
@@ -44,15 +46,19 @@ class Kernel:
 
     def mutex(self, name: str) -> Mutex:
         """`mutex_init`."""
-        return Mutex(self._host.locks, name)
+        return self._made(Mutex(self._host.locks, name))
 
     def spinlock(self, name: str) -> SpinLock:
         """`spin_lock_init`."""
-        return SpinLock(self._host.locks, name)
+        return self._made(SpinLock(self._host.locks, name))
 
     def rwsem(self, name: str) -> ReadWriteSemaphore:
         """`init_rwsem`."""
-        return ReadWriteSemaphore(self._host.locks, name)
+        return self._made(ReadWriteSemaphore(self._host.locks, name))
+
+    def _made(self, lock: AnyLock) -> AnyLock:
+        self._host.record(What.LOCK, self._device.number, lock.number, lock.name)
+        return lock
 
     def might_sleep(self, what: str) -> None:
         self._host.locks.might_sleep(what)
@@ -92,14 +98,16 @@ class Kernel:
                 raise Broken("S8", f"kmalloc({what}) in a callback may wait for reclaim")
         if host.fails("allocation"):
             return 0
-        host.record(What.ALLOCATE, what)
+        host.record(What.ALLOCATE, what, int(not atomic))
         self._subscriptions += 1
         self.allocations[self._subscriptions] = what
         return self._subscriptions
 
     def kfree(self, handle: int) -> None:
-        if self.allocations.pop(handle, None) is None:
+        what = self.allocations.pop(handle, None)
+        if what is None:
             raise Broken("W6", f"kfree of {handle}, which is not allocated")
+        self._host.record(What.FREE, what)
 
     # Address spaces
 
@@ -134,6 +142,7 @@ class Kernel:
         if area is None:
             host.deny()
             return None
+        host.tasks.task.granted = len(host.history)
         first = end = slot
         while mm.areas.get(first - 1) == area:
             first -= 1
@@ -236,6 +245,15 @@ class Kernel:
         self._host.held[pfn] -= 1
         self._host.record(What.PUT, pfn)
         self._host.put(self._host.frame(pfn))
+
+    def set_page_dirty_lock(self, pfn: int) -> None:
+        """Mark a page dirty under its lock, which reclaim and migration hold as they unmap it."""
+        host, frame = self._host, self._host.frame(pfn)
+        host.locks.might_sleep("set_page_dirty_lock")
+        if frame.locked is not None:
+            host.locks.block(None, lambda: frame.locked is None, f"the lock of page {pfn}")
+        frame.dirty = True
+        host.tasks.point("set_page_dirty_lock")
 
     def dma_map_page(self, pfn: int) -> int:
         """A DMA address for a frame of system memory; 0 if it cannot be mapped."""

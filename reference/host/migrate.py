@@ -83,18 +83,21 @@ def migrate_vma_setup(host: Host, device: Device, args: MigrateVma) -> int:
     host.locks.might_sleep("migrate_vma_setup")
     first, end = host.slot(args.start), host.slot(args.end - 1) + 1
     area = mm.areas.get(first)
-    if not 0 <= first < end <= host.geometry.pages or area is None or not area.anonymous:
+    inside = 0 <= first < end <= host.geometry.pages
+    inside = inside and all(mm.areas.get(slot) == area for slot in range(first, end))
+    if not inside or area is None or not area.anonymous:
+        host.record(What.SETUP, device.number, mm.number, first, -errno.EINVAL)
         return -errno.EINVAL
-    if any(mm.areas.get(slot) != area for slot in range(first, end)):
-        return -errno.EINVAL
-    args.src, args.dst = [0] * (end - first), [0] * (end - first)
+    places = range(end - first)
+    args.src, args.dst = [0] * len(places), [0] * len(places)
     with mm.invalidating(first, end, Event.MIGRATE, args.pgmap_owner):
         for place, slot in enumerate(range(first, end)):
             args.src[place] = _collect(host, args, place, slot, area.readable)
         mm.changed(first, end, Event.MIGRATE)
     _unmap_elsewhere(host, args)
     args.cpages = sum(bool(entry & MIGRATE_PFN_MIGRATE) for entry in args.src)
-    host.record(What.SETUP, device.number, mm.number, first, end)
+    frames = (args.locked[place].number if place in args.locked else 0 for place in places)
+    host.record(What.SETUP, device.number, mm.number, first, 0, *frames)
     host.tasks.point("migrate_vma_setup")
     return 0
 
@@ -168,8 +171,15 @@ def migrate_vma_pages(host: Host, device: Device, args: MigrateVma) -> None:
             _insert(host, args, place, first + place)
         else:
             _switch(host, args, place)
-    host.record(What.PAGES, device.number)
+    told = (_told(*entries) for entries in zip(args.src, args.dst, strict=True))
+    host.record(What.PAGES, device.number, args.mm.number, first, *told)
     host.tasks.point("migrate_vma_pages")
+
+
+def _told(source: int, target: int) -> int:
+    """Entries of `src` and `dst` as in the event record: the copy, negative if it is not used."""
+    frame = target >> MIGRATE_PFN_SHIFT
+    return frame if source & MIGRATE_PFN_MIGRATE else -frame
 
 
 def _insert(host: Host, args: MigrateVma, place: int, slot: int) -> None:
@@ -202,7 +212,8 @@ def _switch(host: Host, args: MigrateVma, place: int) -> None:
 
 def migrate_vma_finalize(host: Host, device: Device, args: MigrateVma) -> None:
     """Map what has moved, restore what has not, unlock all."""
-    host.record(What.FINALIZE, device.number)
+    host.record(What.FINALIZE, device.number, args.mm.number, host.slot(args.start))
+    device.moved += sum(bool(source & MIGRATE_PFN_MIGRATE) for source in args.src)
     for place, source in enumerate(args.src):
         frame = args.locked.get(place)
         target = frame_of(host, args.dst[place]) if args.dst[place] else None

@@ -16,6 +16,7 @@ from .broken import Broken
 from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
+from .states import states
 
 if TYPE_CHECKING:
     from .host import Host
@@ -76,10 +77,10 @@ class Subscriptions:
         self._mm = mm
         self._deferred: list[tuple[IntervalNotifier, bool]] = []
         """Additions (True) and removals that wait for the last range to end (I15)."""
-        self._running: dict[int, int] = {}
-        """Callbacks that run now, by number of their subscription."""
         self.intervals: list[IntervalNotifier] = []
         self.notifiers: list[ListNotifier] = []
+        self._walks: list[list[ListNotifier]] = []
+        """Walks of the list that are under way."""
         self.sequence = 2
         self.active = 0
         """Ranges between start and end, counted while there are interval subscriptions."""
@@ -105,6 +106,7 @@ class Subscriptions:
             int(range_.event),
             host.owner_number(range_.owner),
             int(range_.blockable),
+            self._states(range_),
         )
         self._open += 1
         answer = self._start_intervals(range_) if self.has_intervals else 0
@@ -114,14 +116,21 @@ class Subscriptions:
         record(What.STARTED, range_.number, answer)
         return answer
 
+    def _states(self, range_: Range) -> str:
+        """What the pages are like, if anybody is subscribed to hear of them."""
+        if not (self.intervals or self.notifiers):
+            return ""
+        return states(self._mm, *self._host.pages_of(range_))
+
     def end(self, range_: Range) -> None:
         """`mmu_notifier_invalidate_range_end`."""
         self._host.record(What.FINISH, range_.number)
         self._open -= 1
         if self.has_intervals:
             self._end_intervals()
-        for notifier in list(self.notifiers):
-            self._end_one(notifier, range_)
+        with self._walking() as notifiers:
+            for notifier in notifiers:
+                self._end_one(notifier, range_)
         self._host.tasks.point("invalidate_range_end")
 
     def _start_intervals(self, range_: Range) -> int:
@@ -140,7 +149,7 @@ class Subscriptions:
         host = self._host
         host.record(What.CALLBACK, notifier.number, range_.number, sequence)
         host.tasks.point("callback: invalidate")
-        with self._run(notifier.number), self._blockable(range_, INTERVAL_NON_BLOCK):
+        with self._run(), self._blockable(range_, INTERVAL_NON_BLOCK):
             answer = notifier.ops.invalidate(notifier, range_, sequence)
         if not isinstance(answer, bool):
             raise Broken("B6", f"invalidate answered {answer!r}, which is neither true nor false")
@@ -160,17 +169,12 @@ class Subscriptions:
                 yield
 
     @contextmanager
-    def _run(self, number: int) -> Iterator[None]:
-        self._running[number] = self._running.get(number, 0) + 1
+    def _run(self) -> Iterator[None]:
         self._host.tasks.task.callbacks += 1
         try:
             yield
         finally:
-            self._running[number] -= 1
             self._host.tasks.task.callbacks -= 1
-
-    def running(self, number: int) -> bool:
-        return self._running.get(number, 0) > 0
 
     def _end_intervals(self) -> None:
         """`mn_itree_inv_end`: the last range closes the epoch (I4, I15)."""
@@ -185,12 +189,23 @@ class Subscriptions:
     def _start_list(self, range_: Range) -> int:
         """`mn_hlist_invalidate_range_start`: all are called, even after a refusal (B8)."""
         answer = 0
-        for notifier in list(self.notifiers):
-            answer = self._start_one(notifier, range_) or answer
-        if answer:
-            for notifier in list(self.notifiers):
-                self._end_one(notifier, range_)
+        with self._walking() as notifiers:
+            for notifier in notifiers:
+                answer = self._start_one(notifier, range_) or answer
+            if answer:
+                for notifier in notifiers:
+                    self._end_one(notifier, range_)
         return answer
+
+    @contextmanager
+    def _walking(self) -> Iterator[list[ListNotifier]]:
+        """`srcu_read_lock`: who is unregistered meanwhile has to wait for the end of the walk."""
+        walk = list(self.notifiers)
+        self._walks.append(walk)
+        try:
+            yield walk
+        finally:
+            self._walks[:] = [other for other in self._walks if other is not walk]
 
     def _start_one(self, notifier: ListNotifier, range_: Range) -> int:
         callback = notifier.invalidate_range_start
@@ -199,7 +214,7 @@ class Subscriptions:
         host = self._host
         host.record(What.CALLBACK, notifier.number, range_.number, 0)
         host.tasks.point("callback: invalidate_range_start")
-        with self._run(notifier.number), self._blockable(range_, NON_BLOCK):
+        with self._run(), self._blockable(range_, NON_BLOCK):
             answer = callback(range_)
         if answer and (range_.blockable or answer != AGAIN):
             raise Broken("B3", f"invalidate_range_start answered {answer}")
@@ -211,7 +226,7 @@ class Subscriptions:
 
     def _end_one(self, notifier: ListNotifier, range_: Range) -> None:
         if notifier.invalidate_range_end is not None:
-            with self._run(notifier.number), self._blockable(range_, NON_BLOCK):
+            with self._run(), self._blockable(range_, NON_BLOCK):
                 notifier.invalidate_range_end(range_)
 
     # Interval subscriptions
@@ -311,15 +326,18 @@ class Subscriptions:
         self._release_one(notifier)
         if notifier in self.notifiers:
             self.notifiers.remove(notifier)
-        if self.running(notifier.number):
-            host.locks.block(None, lambda: not self.running(notifier.number), "synchronize_srcu")
+        if self._is_walked(notifier):
+            host.locks.block(None, lambda: not self._is_walked(notifier), "synchronize_srcu")
         notifier.mm = None
         host.record(What.REMOVED, notifier.number)
+
+    def _is_walked(self, notifier: ListNotifier) -> bool:
+        return any(notifier in walk for walk in self._walks)
 
     def _release_one(self, notifier: ListNotifier) -> None:
         if notifier.release is not None and not notifier.released:
             notifier.released = True
-            with self._run(notifier.number):
+            with self._run():
                 notifier.release()
 
     def release(self) -> None:
@@ -329,5 +347,6 @@ class Subscriptions:
             range_ = self._host.new_range(self._mm, 0, ULONG_MAX, Event.RELEASE)
             self._start_intervals(range_)
             self._end_intervals()
-        for notifier in list(self.notifiers):
-            self._release_one(notifier)
+        with self._walking() as notifiers:
+            for notifier in notifiers:
+                self._release_one(notifier)

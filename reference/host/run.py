@@ -15,13 +15,15 @@ from reference.operations import CPU_ACCESSES, DEVICE_ACCESSES, EVENTS, Flag, Ki
 from reference.outcomes import Outcome, Status, encode_wait
 from reference.program import Program
 from reference.schedule import DEVICE, ENGINE, Offer, Switch, actor_of
+from reference.trace import Effect, Hosted, Interruption, Stop
 
+from .answers import errno_of
 from .broken import Broken
 from .calls import SystemCalls
 from .choosers import Explore, chooser
 from .events import MemoryEvents
 from .hardware import Device, Job, pieces
-from .host import Effect, Host
+from .host import Host
 from .kernel import Kernel
 from .leaks import leaks
 from .record import Entry, What
@@ -29,7 +31,6 @@ from .tasks import Job as Work
 
 __all__ = ["Run", "run_program"]
 
-_MAX_ERRNO = 4095
 Handler = Callable[[int, Operation], Outcome]
 _CALLS = frozenset(
     {
@@ -48,7 +49,7 @@ class Run:
     history: list[Effect] = field(default_factory=list)
     """Effects in the order in which they came about."""
     record: list[Entry] = field(default_factory=list)
-    switches: list[Switch] = field(default_factory=list)
+    taken: list[Interruption] = field(default_factory=list)
     """Where somebody else ran on than without a schedule."""
     broken: Broken | None = None
     """The rule that was broken so that the run could not go on."""
@@ -60,6 +61,24 @@ class Run:
     """What else could have been chosen, if the schedule's strategy is to explore."""
     asked: dict[str, int] = field(default_factory=dict)
     """How often each site was asked whether it fails."""
+
+    @property
+    def switches(self) -> list[Switch]:
+        """The schedule that was taken."""
+        return [each.switch for each in self.taken]
+
+    def plain(self) -> Hosted:
+        """The run as plain data, which another process may be told."""
+        broken = self.broken
+        return Hosted(
+            history=tuple(self.history),
+            record=tuple(self.record),
+            taken=tuple(self.taken),
+            broken=Stop(broken.rule, str(broken), self.operation) if broken else None,
+            points=self.points,
+            asked=self.asked,
+            offers=tuple(self.offers),
+        )
 
 
 def run_program(program: Program, make: Callable[[Kernel, Device], Driver]) -> Run:
@@ -111,7 +130,7 @@ class _Execution:
                 break
             result.outcomes.append(self._outcomes[index])
         result.history, result.record = host.history, host.record.entries
-        result.switches, result.points = host.tasks.taken, host.tasks.steps
+        result.taken, result.points = host.tasks.taken, host.tasks.steps
         result.asked = host.asked
         if isinstance(self._choose, Explore):
             result.offers = self._choose.offers
@@ -175,12 +194,12 @@ class _Execution:
 
     def _answer(self, index: int, operation: Operation, answer: object) -> Outcome:
         """What a driver's entry point answered, as the operation's outcome."""
-        error = _errno(answer)
+        error = errno_of(answer)
         return self._effect(index, operation, failed(error) if error else OK)
 
     def _found(self, index: int, operation: Operation, answer: object) -> Outcome:
         """What a driver answered, as of when the host let it know, whatever has changed since."""
-        error, task = _errno(answer), self.host.tasks.task
+        error, task = errno_of(answer), self.host.tasks.task
         outcome = failed(error) if error else OK
         place = task.denied if error else task.granted
         self._device(operation).found(place, index, operation, outcome)
@@ -189,7 +208,8 @@ class _Execution:
     def _attach(self, index: int, operation: Operation) -> Outcome:
         device, space = self._device(operation), self.host.spaces[operation.process]
         device.mm = space
-        self.host.record(What.ATTACH, device.number, space.number)
+        owner = self.host.owner_number(device.owner)
+        self.host.record(What.ATTACH, device.number, space.number, owner)
         answer = device.driver.open(space)
         return self._answer(index, operation, answer)
 
@@ -221,9 +241,9 @@ class _Execution:
         job = Job(0)
         job.accesses.append((index, operation))
         self.host.tasks.task.forget()
-        answer = device.driver.submit(job)
-        if answer:
+        if errno_of(device.driver.submit(job)):
             return device.denied(index, operation)
+        self._launch(device, job)
         outcome = device.access(index, operation)
         job.outcomes.append(outcome)
         device.complete(job)
@@ -242,9 +262,13 @@ class _Execution:
             job.done = True
             device.await_death()
             return self._found(index, operation, answer)
+        self._launch(device, job)
         work = Work(index, partial(device.run_job, job), lambda: True)
         self.host.tasks.add(ENGINE + device.number, work)
         return self._effect(index, operation, OK)
+
+    def _launch(self, device: Device, job: Job) -> None:
+        self.host.record(What.LAUNCH, device.number, job.number, *job.keys)
 
     def _wait(self, index: int, operation: Operation) -> Outcome:
         device = self._device(operation)
@@ -283,10 +307,15 @@ class _Execution:
         self, index: int, operation: Operation, move: Callable[[int, int], object]
     ) -> Outcome:
         """A best effort: how many pages it came to is what the driver answers."""
+        device = self._device(operation)
+        before = device.moved
         start = self.host.address(operation.page)
         answer = move(start, self.host.address(operation.page + operation.pages))
         if not isinstance(answer, int):
             raise Broken("R4", f"the driver answered {answer!r}, which is no number")
+        moved = device.moved - before
+        if operation.kind != Kind.EXCLUSIVE and answer > moved:
+            raise Broken("R4", f"the driver answered {answer}, but {moved} pages have moved")
         outcome = OK if answer > 0 else skipped(-answer or errno.EBUSY)
         return self._effect(index, operation, outcome)
 
@@ -321,13 +350,6 @@ def _dependencies(operations: tuple[Operation, ...]) -> list[tuple[int, ...]]:
         elif operation.kind == Kind.ATTACH:
             attached.setdefault(operation.process, []).append(index)
     return needs
-
-
-def _errno(answer: object) -> int:
-    """The errno of what a driver answered: 0, or a negative errno."""
-    if not isinstance(answer, int) or not -_MAX_ERRNO <= answer <= 0:
-        raise Broken("R4", f"the driver answered {answer!r}, which is neither 0 nor -errno")
-    return -answer
 
 
 def _raised(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reference.mirrors.files import PageCache
 from reference.mirrors.frames import Frame
 from reference.mirrors.memory import AddressSpace as Tables
 from reference.mirrors.memory import Area, PageTableEntry
@@ -27,6 +28,11 @@ class AddressSpace(Tables):
         self.users = 1
         self.mmap_lock = ReadWriteSemaphore(host.locks, "mmap_lock")
         self.subscriptions = Subscriptions(host, self)
+
+    def maps(self, slot: int, file: PageCache, pages: range) -> bool:
+        """Whether one of these pages of a file is mapped at a slot."""
+        area = self.areas.get(slot)
+        return area is not None and area.file is file and slot + area.delta in pages
 
     # Faults
 
@@ -98,12 +104,17 @@ class AddressSpace(Tables):
         if area.shared or not self.is_shared(entry):
             entry.writable = True
             return
-        old = entry.frame
-        with self.invalidating(entry.slot, entry.slot + 1, Event.CLEAR):
-            if self.table.get(entry.slot) is entry and entry.frame is old and old is not None:
-                if not entry.migrating:
-                    self.replace(entry, self.host.duplicate(old))
-                    self.changed(entry.slot, entry.slot + 1, Event.CLEAR)
+        self._unshare(entry)
+
+    def _unshare(self, entry: PageTableEntry) -> None:
+        """Give a private page a frame of its own, unless all has changed meanwhile."""
+        slot, old = entry.slot, entry.frame
+        with self.invalidating(slot, slot + 1, Event.CLEAR):
+            here = self.table.get(slot) is entry and entry.frame is old and not entry.migrating
+            # Somebody else may have been here, and pinned the frame that is now its own.
+            if here and old is not None and self.is_shared(entry):
+                self.replace(entry, self.host.duplicate(old))
+                self.changed(slot, slot + 1, Event.CLEAR)
 
     def set_present(self, entry: PageTableEntry) -> None:
         """Let the processor use an entry again, as far as that can be."""
@@ -120,11 +131,7 @@ class AddressSpace(Tables):
         entry = self.table.get(slot)
         if entry is None or self.areas[slot].shared or not self.is_shared(entry):
             return True
-        old = entry.frame
-        with self.invalidating(slot, slot + 1, Event.CLEAR):
-            if self.table.get(slot) is entry and entry.frame is old and old is not None:
-                self.replace(entry, self.host.duplicate(old))
-                self.changed(slot, slot + 1, Event.CLEAR)
+        self._unshare(entry)
         return False
 
     # Notifiers

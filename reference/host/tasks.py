@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from reference.schedule import Switch
+from reference.trace import Interruption
 
 from .broken import Broken
 from .record import Record
@@ -92,11 +93,9 @@ class Task:
         return self.current is None and not self.jobs
 
     def runnable(self) -> bool:
-        if self.ready is not None:
-            return self.ready()
-        if self.current is not None:
-            return True
-        return bool(self.jobs) and self.jobs[0].ready()
+        if self.current is None:
+            return bool(self.jobs) and self.jobs[0].ready()
+        return self.ready is None or self.ready()
 
 
 class Tasks:
@@ -112,7 +111,7 @@ class Tasks:
         """Actors in the middle of a job, the one that was interrupted last at the end."""
         self._root = getcurrent()
         self.steps = 0
-        self.taken: list[Switch] = []
+        self.taken: list[Interruption] = []
         """Where somebody ran on who would not have without a choice."""
         self.over = False
         """The run has ended: whoever still runs is on its way out."""
@@ -195,7 +194,7 @@ class Tasks:
         chosen = self.choose(point, "end", default, self.runnable)
         if chosen != default:
             if self._can_run(chosen):
-                self.taken.append(Switch(*point, chosen))
+                self._switched(point, "end", chosen)
             else:
                 chosen = default
         if chosen != task.actor:
@@ -213,15 +212,17 @@ class Tasks:
             task = self._tasks[actor]
             if task.current is not None and task.runnable():
                 return actor
-        for_start = [
-            (task.jobs[0].operation, task.actor)
-            for task in self
-            if task.current is None and task.runnable()
-        ]
-        running = [task.actor for task in self if task.current is not None and task.runnable()]
-        if for_start:
-            return min(for_start)[1]
-        return running[0] if running else None
+        first: tuple[int, int] | None = None
+        running: int | None = None
+        for task in self._tasks.values():
+            if not task.runnable():
+                continue
+            if task.current is None:
+                place = task.jobs[0].operation, task.actor
+                first = place if first is None else min(first, place)
+            elif running is None:
+                running = task.actor
+        return running if first is None else first[1]
 
     def _can_run(self, actor: int) -> bool:
         task = self._tasks.get(actor)
@@ -255,8 +256,11 @@ class Tasks:
         at = Point(task.actor, task.current.operation, task.points)
         chosen = self.choose(at, where, task.actor, self.runnable)
         if chosen != task.actor and self._can_run(chosen):
-            self.taken.append(Switch(*at, chosen))
+            self._switched(at, where, chosen)
             self._leave(task, chosen)
+
+    def _switched(self, point: Point, where: str, to: int) -> None:
+        self.taken.append(Interruption(Switch(*point, to), where, len(self._record)))
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Let others run until something holds, which another task has to bring about."""

@@ -2,6 +2,7 @@
 
 from .judge import judge
 from .lastwriter import LastWriter
+from .order import InOrder
 from .timeline import Moment, timeline, writer_of
 
-__all__ = ["LastWriter", "Moment", "judge", "timeline", "writer_of"]
+__all__ = ["InOrder", "LastWriter", "Moment", "judge", "timeline", "writer_of"]

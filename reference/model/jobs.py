@@ -76,7 +76,8 @@ def _lay_out(job: Job, page_size: int) -> None:
 
 def _allowed(state: State, job: Job) -> bool:
     # All of them, since looking at an access also tells which pages its buffer may have copied.
-    return all([_must(state, access) for access in job.accesses])
+    found = [_must(state, access) for access in job.accesses]
+    return all(found)
 
 
 def _must(state: State, access: Operation) -> bool:

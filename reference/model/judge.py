@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from operator import itemgetter
 
 from ..operations import ACCESSES, DEVICE_KINDS, Kind, Operation
+from ..protocol import check
 from ..rules import RULES
-from ..trace import Cause, Judgement, Trace, Violation, WrongWord
+from ..trace import Cause, Hosted, Judgement, Trace, Violation, WrongWord
 from .history import ON_DEVICE, Mark
 from .lastwriter import LastWriter
+from .order import InOrder
 from .state import Broken, Problem
 from .timeline import timeline
 
@@ -21,6 +25,10 @@ BREAKDOWN_RULES = {
     Cause.GARBAGE: "R4",
     Cause.REFUSED: "R4",
 }
+_ROBUST = ("R1", "R2", "R3", "R4")
+"""Rules that every program puts to the test."""
+_WATCHED = ("W1", "W2", "W3", "W4", "W5", "W6")
+"""Those that the host watches over in every run."""
 
 
 def judge(trace: Trace) -> Judgement:
@@ -28,6 +36,27 @@ def judge(trace: Trace) -> Judgement:
 
     A breakdown of the candidate counts as its answer to the last operation.
     """
+    if trace.hosted is not None:
+        return _judge_hosted(trace, trace.hosted)
+    program = trace.program
+    violation, exercised = _follow(trace)
+    if violation is not None:
+        return Judgement(violation, Counter(exercised))
+    if trace.breakdown is not None:
+        rule = BREAKDOWN_RULES[trace.breakdown.cause]
+        # Operations go in batches, so any of those left unanswered may have done it.
+        message = f"{trace.breakdown.cause}: {trace.breakdown.message}"
+        return Judgement(Violation(rule, len(program) - 1, message), Counter(exercised))
+    if len(trace.outcomes) < len(program):
+        message = f"{len(trace.outcomes)} outcomes for {len(program)} operations"
+        return Judgement(Violation("R4", len(trace.outcomes), message), Counter(exercised))
+    counts = Counter(exercised)
+    counts.update(_ROBUST)
+    return Judgement(None, counts)
+
+
+def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
+    """The first outcome that is not allowed, and how often rules were put to the test."""
     program = trace.program
     model = LastWriter(program.geometry, program.model)
     exercised = model.state.history.exercised
@@ -37,18 +66,37 @@ def judge(trace: Trace) -> Judgement:
         try:
             model.step(operation, outcome)
         except Broken as broken:
-            return Judgement(_violation(model, trace, index, broken), Counter(exercised))
-    if trace.breakdown is not None:
-        rule = BREAKDOWN_RULES[trace.breakdown.cause]
-        # Operations go in batches, so any of those left unanswered may have done it.
-        message = f"{trace.breakdown.cause}: {trace.breakdown.message}"
-        return Judgement(Violation(rule, len(program) - 1, message), Counter(exercised))
-    if len(trace.outcomes) < len(program):
-        message = f"{len(trace.outcomes)} outcomes for {len(program)} operations"
-        return Judgement(Violation("R4", len(trace.outcomes), message), Counter(exercised))
-    for rule in ("R1", "R2", "R3", "R4"):
-        exercised[rule] += 1
-    return Judgement(None, Counter(exercised))
+            return _violation(model, trace, index, broken), exercised
+    return None, exercised
+
+
+def _judge_hosted(trace: Trace, hosted: Hosted) -> Judgement:
+    """Contents in the order of effects, the protocol, and what ended the run: the first counts."""
+    order = InOrder(trace, hosted)
+    try:
+        wrong, exercised = _follow(order.trace)
+        breach, protocol = check(hosted.record, trace.program.model)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        # A driver in C may have overwritten what the host knew.
+        message = f"{Problem.ANSWER.value}: a run that makes no sense ({type(error).__name__})"
+        return Judgement(Violation("R4", len(trace.program) - 1, message))
+    violations: list[tuple[int, Violation]] = []
+    if breach is not None:
+        # What happens when the devices are closed at the end is counted to the last operation.
+        index = min(breach.operation, len(trace.program) - 1)
+        violations.append((breach.entry, Violation(breach.rule, index, breach.message)))
+    if wrong is not None and not order.excuses(wrong.index):
+        effect = order.effects[wrong.index]
+        violations.append((effect.entry, replace(wrong, index=effect.index, place=wrong.index)))
+    if hosted.broken is not None:
+        rule, message, index = hosted.broken.rule, hosted.broken.message, hosted.broken.operation
+        violations.append((len(hosted.record), Violation(rule, index, message)))
+    counts = Counter(exercised)
+    counts.update(protocol)
+    if not violations:
+        counts.update((*_ROBUST, *_WATCHED))
+        return Judgement(None, counts)
+    return Judgement(min(violations, key=itemgetter(0))[1], counts)
 
 
 def _violation(model: LastWriter, trace: Trace, index: int, broken: Broken) -> Violation:

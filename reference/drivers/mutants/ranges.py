@@ -1,0 +1,86 @@
+"""Class 6: arithmetic with ranges."""
+
+from __future__ import annotations
+
+from reference.drivers.caching import CachingDriver, Region
+from reference.drivers.faulting import FaultingDriver
+from reference.host.ranges import Range
+
+from .mutant import plant
+
+
+@plant(
+    "zero-size-lookup",
+    title="a look-up of size zero misses the region that starts right there",
+    seen_in="vfio type1 7c03f4284643",
+    base="caching",
+    rule="C1",
+    harm="C1",
+    minimal=7,
+    sequence="""
+        map p0 rw page=0 pages=1
+        attach d0 p0
+        register d0 key=1 rw page=0 pages=1
+        discard p0 page=0 pages=1
+        register d0 key=2 rw page=0 pages=1
+        write p0 page=0 offset=0 length=8 value=0x100000
+        dread d0 page=0 offset=0 length=8 key=2
+    """,
+)
+class _ZeroSizeLookup(CachingDriver):
+    def affected(self, start: int, end: int) -> list[Region]:
+        return super().affected(start, start)
+
+
+@plant(
+    "vma-split",
+    title="each piece of a mapping that is unmapped takes the whole region with it",
+    seen_in="gntdev 5c13a4a0291b",
+    base="caching",
+    rule="W6",
+    harm="W6",
+    minimal=5,
+    sequence="""
+        map p0 rw page=0 pages=2
+        attach d0 p0
+        register d0 key=1 rw page=0 pages=2
+        unregister d0 key=1
+        unmap p0 page=0 pages=1
+    """,
+)
+class _VmaSplit(CachingDriver):
+    def invalidate_range_start(self, range_: Range) -> int:
+        partly = [
+            region
+            for region in self.affected(range_.start, range_.end)
+            if not range_.start <= region.start <= region.end <= range_.end
+        ]
+        answer = super().invalidate_range_start(range_)
+        self.regions += partly
+        return answer
+
+    def free(self, region: Region) -> None:
+        for dma in region.mapped:
+            self.kernel.dma_unmap_page(dma)
+        for pfn in region.pinned:
+            self.kernel.unpin_user_page(pfn)
+
+
+@plant(
+    "first-chunk-only",
+    title="the address does not advance, and only the first page is moved",
+    seen_in="nouveau/svm 66cee9097e2b",
+    base="faulting",
+    rule="R4",
+    harm="R4",
+    minimal=3,
+    sequence="""
+        map p0 rw page=0 pages=2
+        attach d0 p0
+        to_device d0 page=0 pages=2
+    """,
+)
+class _FirstChunkOnly(FaultingDriver):
+    def migrate(self, start: int, end: int, select: int) -> int:
+        page = self.kernel.page_size
+        return super().migrate(start, start + page, select) * ((end - start) // page)

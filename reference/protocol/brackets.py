@@ -1,0 +1,265 @@
+"""Start, callbacks and end: families B, S and E, and what is left when a callback returns (I12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+from reference.operations import Event
+from reference.record import Entry, What
+from reference.syncmodels import Sync
+
+from .checker import Checker, pages
+from .state import PROTECTING, Call, Mirror, Open, Place, Subscription
+from .violation import Breach
+
+__all__ = ["Brackets"]
+
+
+class Brackets(Checker):
+    """What holds while a range is open."""
+
+    HANDLES: ClassVar[Mapping[What, str]] = {
+        What.START: "start",
+        What.CALLBACK: "callback",
+        What.RETURNED: "returned",
+        What.STARTED: "started",
+        What.CHANGE: "change",
+        What.FINISH: "finish",
+        What.SLEEP: "sleep",
+        What.BLOCK: "sleep",
+        What.DEVICE_MAP: "device_map",
+        What.READ_RETRY: "read_retry",
+    }
+
+    # Exercise
+
+    def start(self, _index: int, entry: Entry) -> None:
+        if not self.state.subscriptions:
+            return
+        space, first, end = (int(argument) for argument in entry.arguments[1:4])
+        subscribed = [each for each in self.state.subscriptions.values() if each.space == space]
+        if subscribed and not any(each.first < end and first < each.end for each in subscribed):
+            self.count("I4")
+        for other in self.state.ranges.values():
+            if other.space == space and other.first < end and first < other.end:
+                self.count("S6")
+
+    def callback(self, _index: int, entry: Entry) -> None:
+        subscription = self.state.subscriptions.get(int(entry.arguments[0]))
+        range_ = self.state.ranges.get(int(entry.arguments[1]))
+        if subscription is None or range_ is None:
+            return
+        others = range_.called & {each.number for each in self._siblings(subscription)}
+        if subscription.listed and any(
+            not self.state.subscriptions[number].listed for number in others
+        ):
+            self.count("S7")
+
+    def _siblings(self, subscription: Subscription) -> list[Subscription]:
+        return self.state.of_device(subscription.device)
+
+    def finish(self, _index: int, entry: Entry) -> None:
+        range_ = self.state.ranges.get(int(entry.arguments[0]))
+        if range_ is not None and range_.called:
+            self.count(*range_.cells("S1"))
+
+    # Sleep (B2, B6)
+
+    def sleep(self, _index: int, entry: Entry) -> None:
+        call = self.state.call(entry.actor)
+        if call is not None and not call.range.blockable:
+            rule = "B2" if call.subscription.listed else "B6"
+            raise Breach(rule, f"the callback for {call.range} may sleep, and may not")
+
+    # The end of a callback
+
+    def returned(self, _index: int, entry: Entry) -> None:
+        call = self.state.call(entry.actor)
+        if call is None:
+            return
+        if entry.arguments[2] != 1:
+            self._refused(call, entry)
+            return
+        range_, subscription = call.range, call.subscription
+        mirror = self.state.mirror(subscription.device)
+        self._count_returned(call, mirror)
+        waiting = [each for each in self._siblings(subscription) if self._is_to_come(each, call)]
+        slots = [
+            slot
+            for slot in mirror.slots(range_.first, range_.end)
+            if subscription.covers(slot) and not any(other.covers(slot) for other in waiting)
+        ]
+        rule = "S9" if call.failed else "I12"
+        self._check_quiet(mirror, range_, slots, f"when its callback for {range_} returned", rule)
+
+    def _is_to_come(self, other: Subscription, call: Call) -> bool:
+        """Whether another subscription's callback for the range may still have to come."""
+        return other is not call.subscription and other.number not in call.range.called
+
+    def _refused(self, call: Call, entry: Entry) -> None:
+        """A refusal leaves no trace."""
+        rule = "B2" if call.subscription.listed else "B6"
+        if call.touched:
+            raise Breach(rule, f"the callback for {call.range} refused, but changed {call.touched}")
+        kept = self.held(entry) - call.held
+        if kept:
+            raise Breach(
+                rule, f"the callback for {call.range} refused, but holds {self.names(kept)}"
+            )
+        for exercised in (rule, "B7") if call.subscription.listed else (rule,):
+            self.count(*call.range.cells(exercised, call.mapped))
+
+    def _count_returned(self, call: Call, mirror: Mirror) -> None:
+        """What the driver had to drop is what puts it to the test."""
+        range_, mapped = call.range, call.mapped
+        if not self.invalidated:
+            return
+        rules = [f"E.{range_.name}"]
+        if range_.is_own(mirror):
+            rules.append("E2")
+        elif range_.event not in PROTECTING:
+            rules.append("I12")
+            rules += ["S9"] if call.failed else []
+            rules += ["D2"] if call.busy and self.model == Sync.REFCOUNTING else []
+        if not range_.blockable:
+            rules += ["B1", "B2", "B4"] if call.subscription.listed else ["B1", "B5", "B6"]
+        for rule in rules:
+            self.count(*range_.cells(rule, mapped))
+
+    # Quiescence (I12, D2)
+
+    def _check_quiet(
+        self, mirror: Mirror, range_: Open, slots: list[int], when: str, rule: str = "I12"
+    ) -> None:
+        if not self.invalidated or range_.event in PROTECTING or range_.is_own(mirror):
+            return
+        wanted = set(slots)
+        for what in self._left(mirror, wanted):
+            raise Breach(rule, f"device {mirror.number} still has {what} {when}")
+        if self.model != Sync.REFCOUNTING:
+            return
+        for job, places in mirror.jobs.items():
+            reached = self._told(mirror, places)
+            if reached & wanted:
+                text = (
+                    f"device {mirror.number} still works on job {job} on {pages(reached & wanted)}"
+                )
+                raise Breach("D2", f"{text} {when}")
+
+    def _left(self, mirror: Mirror, slots: set[int]) -> Iterator[str]:
+        """In words, what of a device still leads to page slots."""
+        mapped = self._told(mirror, mirror.table) & slots
+        if mapped:
+            yield f"page table entries for {pages(mapped)}"
+        cached = self._told(mirror, mirror.tlb) & slots
+        if cached:
+            yield f"{pages(cached)} in its TLB"
+        reached = self._told(mirror, (place for place, _ in mirror.in_flight.values())) & slots
+        if reached:
+            yield f"accesses in flight to {pages(reached)}"
+        used = {entry.address for entry in mirror.table.values()}
+        for address, places in mirror.served.items():
+            served = self._told(mirror, places) & slots
+            if served and address not in used:
+                yield f"DMA address {address} of {pages(served)}"
+
+    def _told(self, mirror: Mirror, places: Iterable[Place]) -> set[int]:
+        """Slots of places whose subscription is there; what had another is being torn down."""
+        there = self.state.subscriptions
+        return {
+            place[1]
+            for place in places
+            if (told := there.get(mirror.told.get(place, 0))) is not None and not told.removing
+        }
+
+    def started(self, _index: int, entry: Entry) -> None:
+        number, answer = int(entry.arguments[0]), int(entry.arguments[1])
+        range_ = self.state.ranges.get(number)
+        if range_ is None:
+            return
+        if answer:
+            self._count_aborted(range_)
+            return
+        for device in {self.state.subscriptions[each].device for each in self._called(range_)}:
+            mirror = self.state.mirror(device)
+            told = [each for each in self.state.of_device(device) if each.number in range_.called]
+            slots = [
+                slot
+                for slot in mirror.slots(range_.first, range_.end)
+                if any(each.covers(slot) for each in told)
+            ]
+            self._check_quiet(mirror, range_, slots, f"when {range_} had started")
+
+    def _called(self, range_: Open) -> list[int]:
+        return [number for number in range_.called if number in self.state.subscriptions]
+
+    def _count_aborted(self, range_: Open) -> None:
+        rules = ["B10", "B12"]
+        listed = [self.state.subscriptions[each].listed for each in self._called(range_)]
+        if True in listed:
+            rules.append("B8")
+        if False in listed:
+            rules.append("B9")
+        for rule in rules:
+            self.count(*range_.cells(rule))
+
+    # Page table changes
+
+    def change(self, _index: int, entry: Entry) -> None:
+        space, first, _end, event = (int(argument) for argument in entry.arguments[:4])
+        for mirror in self.state.mirrors.values():
+            if mirror.space != space:
+                continue
+            if space in self.state.dead and event == Event.UNMAP:
+                self._check_gone(mirror, space)
+            elif event in PROTECTING and self.invalidated:
+                self._check_rights(mirror, first, str(entry.arguments[4]), Event(event))
+
+    def _check_gone(self, mirror: Mirror, space: int) -> None:
+        for way, place, _entry in mirror.reachable():
+            if self.invalidated and not self._told(mirror, [place]):
+                continue
+            text = f"device {mirror.number} still has page {place[1]} in {way}"
+            raise Breach("L2", f"{text} when the pages of process {space} are freed")
+
+    def _check_rights(self, mirror: Mirror, first: int, rights: str, event: Event) -> None:
+        """No translation gives a right that the CPU's page tables have lost."""
+        for way, place, entry in mirror.reachable():
+            slot = place[1]
+            if not self._told(mirror, [place]):
+                continue
+            right = rights[slot - first : slot - first + 1] if slot >= first else ""
+            if right == "-" or (right == "r" and entry.writable):
+                lost = "read" if right == "-" else "write"
+                text = f"device {mirror.number} may still {lost} page {slot} through {way}"
+                raise Breach(f"E.{event.name}", f"{text} after {event.name}")
+
+    # Between start and end (S2, K1)
+
+    def device_map(self, _index: int, entry: Entry) -> None:
+        device, _table, slot = (int(argument) for argument in entry.arguments[:3])
+        mirror = self.state.mirror(device)
+        if not self.invalidated or mirror.space is None:
+            return
+        for range_ in self.state.ranges.values():
+            inside = range_.space == mirror.space and range_.first <= slot < range_.end
+            if inside and not range_.aborted and not range_.is_own(mirror):
+                self._check_closed(mirror, range_, slot)
+
+    def _check_closed(self, mirror: Mirror, range_: Open, slot: int) -> None:
+        told = [each for each in self.state.of_device(mirror.number) if each.covers(slot)]
+        if not told or not (range_.started or all(each.number in range_.called for each in told)):
+            return
+        rule = "K1" if all(each.listed for each in told) else "S2"
+        text = f"device {mirror.number} maps page {slot}"
+        raise Breach(rule, f"{text} although {range_} has started and not ended")
+
+    def read_retry(self, _index: int, entry: Entry) -> None:
+        """A check that sends the driver back has kept it from mapping what was invalidated."""
+        subscription = self.state.subscriptions.get(int(entry.arguments[0]))
+        if subscription is None or not entry.arguments[2]:
+            return
+        for range_ in self.state.ranges.values():
+            if subscription.number in range_.called:
+                self.count(*range_.cells("S2"))

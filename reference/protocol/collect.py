@@ -1,0 +1,300 @@
+"""From lookup to translation: family H, and X1, I2 and I9 where a device's table is written."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from reference.record import Entry, What
+from reference.syncmodels import Sync
+
+from .checker import Checker
+from .state import Mirror, State, Subscription
+from .violation import Breach, Profile
+
+__all__ = ["Collect"]
+
+_AGAIN = -16
+"""-EBUSY: the range was invalidated while it was looked at."""
+
+
+@dataclass(slots=True)
+class Section:
+    """A read section: from its begin to its check."""
+
+    subscription: int
+    sequence: int
+    entry: int
+    busy: bool = False
+    """hmm_range_fault has answered -EBUSY: it is of no use any more."""
+    answer: bool | None = None
+    """Of the retry check; None before it."""
+    locks: set[int] = field(default_factory=set)
+    """Locks that were held at the check and are held since."""
+
+
+@dataclass(slots=True)
+class Source:
+    """What a driver has learnt about a page."""
+
+    how: str
+    entry: int
+    frame: int
+    writable: bool
+    order: int = 0
+    section: Section | None = None
+
+
+@dataclass
+class Lookups:
+    """What an actor has looked up in its operation."""
+
+    sections: dict[int, Section] = field(default_factory=dict)
+    """By subscription, the latest."""
+    found: dict[int, Source] = field(default_factory=dict)
+    """By page slot."""
+    older: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """By page slot, frames that an earlier lookup told of."""
+    pinned: dict[int, int] = field(default_factory=dict)
+    """By frame, the entry at which it was pinned."""
+    moved: set[int] = field(default_factory=set)
+    """Copies that migrate_vma_pages has put in place."""
+    collecting: Source | None = None
+    slots: range = range(0)
+    """Those that were collected last."""
+    failed: range = range(0)
+    """Slots of the latest lookup that came to an error."""
+
+    def learn(self, slot: int, source: Source) -> None:
+        self.forget(slot)
+        self.found[slot] = source
+
+    def forget(self, slot: int) -> None:
+        before = self.found.pop(slot, None)
+        if before is not None:
+            self.older[slot].add(before.frame)
+
+
+class Collect(Checker):
+    """Every translation comes from a lookup that still holds."""
+
+    HANDLES: ClassVar[Mapping[What, str]] = {
+        What.BEGIN: "begin",
+        What.READ_BEGIN: "read_begin",
+        What.READ_RETRY: "read_retry",
+        What.UNLOCK: "unlock",
+        What.COLLECT: "collect",
+        What.FOUND: "found",
+        What.COLLECTED: "collected",
+        What.EXCLUSIVE: "exclusive",
+        What.PIN: "pin",
+        What.PAGES: "pages",
+        What.FINALIZE: "finalize",
+        What.DEVICE_MAP: "device_map",
+    }
+
+    def __init__(
+        self, state: State, model: Sync, profile: Profile, exercised: Counter[str]
+    ) -> None:
+        super().__init__(state, model, profile, exercised)
+        self._lookups: defaultdict[int, Lookups] = defaultdict(Lookups)
+
+    def begin(self, _index: int, entry: Entry) -> None:
+        self._lookups.pop(entry.actor, None)
+
+    # Read sections
+
+    def read_begin(self, index: int, entry: Entry) -> None:
+        number, sequence = (int(argument) for argument in entry.arguments)
+        self._lookups[entry.actor].sections[number] = Section(number, sequence, index)
+
+    def read_retry(self, _index: int, entry: Entry) -> None:
+        lookups = self._lookups[entry.actor]
+        section = lookups.sections.get(int(entry.arguments[0]))
+        if section is not None:
+            section.answer = bool(entry.arguments[2])
+            section.locks = self.held(entry)
+
+        if section is not None and section.answer:
+            subscription = self.state.subscriptions.get(section.subscription)
+            heard = subscription.heard if subscription is not None else []
+            needed = any(
+                told.entry > section.entry
+                and told.first < lookups.slots.stop
+                and lookups.slots.start < told.end
+                for told in heard
+            )
+            self.count("I9" if needed else "I10")
+
+    def unlock(self, _index: int, entry: Entry) -> None:
+        for section in self._lookups[entry.actor].sections.values():
+            section.locks.discard(int(entry.arguments[0]))
+
+    # Lookups
+
+    def collect(self, index: int, entry: Entry) -> None:
+        device, space, first, end, sequence = (int(argument) for argument in entry.arguments)
+        lookups = self._lookups[entry.actor]
+        section = self._section_for(lookups, device, space, sequence)
+        lookups.collecting = Source("collected", index, 0, False, section=section)
+        lookups.slots = range(first, end)
+        self.count("H1", "H2")
+
+    def _section_for(self, lookups: Lookups, device: int, space: int, sequence: int) -> Section:
+        """The read section that a lookup belongs to."""
+        where = f"device {device} calls hmm_range_fault with sequence {sequence}"
+        mine = [each for each in self.state.of_device(device) if each.space == space]
+        sections = [
+            lookups.sections[each.number] for each in mine if each.number in lookups.sections
+        ]
+        fitting = [section for section in sections if section.sequence == sequence]
+        if fitting:
+            latest = max(fitting, key=lambda section: section.entry)
+            if latest.busy:
+                raise Breach("H2", f"{where} again, after -EBUSY and with no new read section")
+            return latest
+        if any(each.begun for each in mine):
+            raise Breach("H2", f"{where}, which is not that of its read section")
+        raise Breach("I2", f"{where}, before any read section of its subscription began")
+
+    def found(self, _index: int, entry: Entry) -> None:
+        _device, slot, frame, writable, order = (int(argument) for argument in entry.arguments)
+        lookups = self._lookups[entry.actor]
+        call = lookups.collecting
+        if call is not None:
+            source = Source(call.how, call.entry, frame, bool(writable), order, call.section)
+            lookups.learn(slot, source)
+
+    def collected(self, _index: int, entry: Entry) -> None:
+        answer = int(entry.arguments[1])
+        lookups = self._lookups[entry.actor]
+        call, lookups.collecting = lookups.collecting, None
+        if call is None or answer == 0:
+            return
+        self.count("H9")
+        if answer == _AGAIN and call.section is not None:
+            call.section.busy = True
+        lookups.failed = lookups.slots
+        for slot in [slot for slot in lookups.found if slot in lookups.failed]:
+            lookups.forget(slot)
+
+    def exclusive(self, index: int, entry: Entry) -> None:
+        device, space, first, *frames = (int(argument) for argument in entry.arguments)
+        lookups = self._lookups[entry.actor]
+        for slot, frame in enumerate(frames, first):
+            section = next(
+                (
+                    lookups.sections[each.number]
+                    for each in self.state.of_device(device)
+                    if each.space == space and each.covers(slot) and each.number in lookups.sections
+                ),
+                None,
+            )
+            lookups.learn(slot, Source("made exclusive", index, frame, True, section=section))
+
+    def pin(self, index: int, entry: Entry) -> None:
+        self._lookups[entry.actor].pinned[int(entry.arguments[0])] = index
+
+    def pages(self, _index: int, entry: Entry) -> None:
+        targets = (int(argument) for argument in entry.arguments[3:])
+        self._lookups[entry.actor].moved.update(target for target in targets if target > 0)
+
+    def finalize(self, _index: int, entry: Entry) -> None:
+        self._lookups[entry.actor].moved.clear()
+
+    # Translations
+
+    def device_map(self, _index: int, entry: Entry) -> None:
+        device, table, slot, address, writable = (int(argument) for argument in entry.arguments)
+        mirror = self.state.mirror(device)
+        if not self.invalidated:
+            return
+        frame = mirror.frame(address)
+        where = f"device {device} maps page {slot}"
+        if frame is None:
+            raise Breach("W6", f"{where} to DMA address {address}, which leads nowhere")
+        lookups = self._lookups[entry.actor]
+        source = self._source(lookups, slot, frame, where)
+        told = self._told(mirror, slot, source, where)
+        section = source.section if source is not None else None
+        teller = told[0].number if section is None else section.subscription
+        mirror.told[table, slot] = teller
+        if source is None:
+            # A copy of its own that migrate_vma_pages has just put in place (G6).
+            return
+        if writable and not source.writable:
+            raise Breach("H5", f"{where} writable, which hmm_range_fault did not allow")
+        for subscription in told:
+            section = source.section or lookups.sections.get(subscription.number)
+            if section is not None and section.subscription != subscription.number:
+                # Another buffer with the page: its own callback takes its own entries away.
+                continue
+            if not subscription.listed:
+                self._check_section(section, subscription, source, where)
+            self._check_fresh(subscription, source, slot, where)
+        self.count("X1" if source.how == "made exclusive" else "H5")
+
+    def _source(self, lookups: Lookups, slot: int, frame: int, where: str) -> Source | None:
+        """What the translation was made of; None for a copy that was just moved there."""
+        if frame in lookups.moved:
+            return None
+        source = lookups.found.get(slot)
+        if source is not None and source.frame == frame:
+            return source
+        if frame in lookups.pinned:
+            return Source("pinned", lookups.pinned[frame], frame, True)
+        if frame in lookups.older[slot] or (source is None and slot in lookups.failed):
+            raise Breach("H9", f"{where} to frame {frame}, from a lookup that did not succeed")
+        if source is None:
+            raise Breach("H2", f"{where} to frame {frame}, of which nothing was looked up")
+        if source.frame <= 0:
+            raise Breach("H5", f"{where} to frame {frame}, though its entry was not valid")
+        raise Breach("H5", f"{where} to frame {frame}, but frame {source.frame} was {source.how}")
+
+    def _told(
+        self, mirror: Mirror, slot: int, source: Source | None, where: str
+    ) -> list[Subscription]:
+        """The subscriptions that tell the driver when the translation ceases to hold."""
+        told = [
+            each
+            for each in self.state.of_device(mirror.number)
+            if each.space == mirror.space and each.covers(slot) and not each.removing
+        ]
+        if not told:
+            rule = "H10" if source is not None and source.order else "I2"
+            raise Breach(rule, f"{where}, of which no subscription tells it")
+        if source is not None and source.order:
+            self.count("H10")
+        return [each for each in told if not each.listed] or told
+
+    def _check_section(
+        self, section: Section | None, subscription: Subscription, source: Source, where: str
+    ) -> None:
+        if section is None:
+            raise Breach(
+                "I2", f"{where} with no read section of subscription {subscription.number}"
+            )
+        rule = "X1" if source.how == "made exclusive" else "H2"
+        if section.entry > source.entry:
+            raise Breach(rule, f"{where}, {source.how} before the read section began")
+        if section.answer is None:
+            raise Breach(rule, f"{where} without mmu_interval_read_retry after it was {source.how}")
+        if section.answer:
+            raise Breach("I9", f"{where} although mmu_interval_read_retry said to start over")
+        if not section.locks:
+            raise Breach(rule, f"{where} after giving up the lock of mmu_interval_read_retry")
+
+    def _check_fresh(
+        self, subscription: Subscription, source: Source, slot: int, where: str
+    ) -> None:
+        """No invalidation of the page has been told since it was looked up."""
+        for told in reversed(subscription.heard):
+            if told.entry < source.entry:
+                break
+            if told.first <= slot < told.end:
+                rule = "K1" if subscription.listed else "I9"
+                raise Breach(rule, f"{where}, {source.how} before an invalidation of it")
+        if subscription.listed:
+            self.count("K1")

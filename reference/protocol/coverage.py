@@ -1,0 +1,114 @@
+"""What of the protocol must have been put to the test, and what nothing here can test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from reference.syncmodels import Sync
+
+__all__ = ["CONDITIONS", "REQUIRED", "UNTESTED", "count", "missing"]
+
+_NOTIFIED = (
+    "I12/UNMAP/blockable/present",
+    "I12/UNMAP/blockable/shared",
+    "I12/CLEAR/blockable/present",
+    "I12/CLEAR/blockable/shared",
+    "I12/CLEAR/blockable/huge",
+    "I12/CLEAR/blockable/hole",
+    "I12/MIGRATE/blockable/*",
+    "I12/EXCLUSIVE/blockable/*",
+    "I12/RELEASE/blockable/*",
+    "E.PROTECTION_VMA/PROTECTION_VMA/blockable/present",
+    "E.PROTECTION_PAGE/PROTECTION_PAGE/blockable/present",
+    "S2/UNMAP/blockable/*",
+    "S2/CLEAR/blockable/*",
+    "B6/*/nonblock/*",
+    "S5",
+    "L2",
+)
+REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
+    {
+        Sync.FAULTING: (
+            *_NOTIFIED,
+            "I12/UNMAP/blockable/exclusive",
+            "I12/UNMAP/blockable/device",
+            "I12/CLEAR/blockable/exclusive",
+            "I9",
+            "G6",
+            "X1",
+        ),
+        Sync.REFCOUNTING: (*_NOTIFIED, "I9", "D2/UNMAP/blockable/*", "D2/CLEAR/blockable/*"),
+        Sync.REGISTRATION: ("P2", "S4", "S5", "L2"),
+    }
+)
+"""By sync model the cells that must be reached for a PASS of their rule; `*` stands for any."""
+
+CONDITIONS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("B2", "B4", "K1", "L1", "L4"), "the driver registers no list notifier with callbacks"
+        ),
+        **dict.fromkeys(("B7", "B8"), "no list notifier of the driver refuses"),
+        **dict.fromkeys(("L3", "S7"), "the driver does not use both kinds of notifiers"),
+        **dict.fromkeys(
+            ("B5", "B6", "B9", "H1", "H2", "H9", "H10"),
+            "the driver inserts no interval subscription",
+        ),
+        **dict.fromkeys(
+            ("I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I13", "I14", "I15", "I16"),
+            "the driver inserts no interval subscription",
+        ),
+        **dict.fromkeys(("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "the driver migrates no page"),
+        "S9": "no failure was injected into a callback of the driver",
+    }
+)
+"""Rules that concern a driver only if it does something; why they do not if they never came up."""
+
+UNTESTED: Mapping[str, str] = MappingProxyType(
+    {
+        "E.SOFT_DIRTY": "the host has no soft-dirty bits",
+        "E1": "the host sends the events of Linux 6.12 only",
+        "E3": "a driver gets the range as a value that it cannot change",
+        "S3": "end callbacks are not in the event record",
+        "I1": "insertions that fail are not in the event record",
+        "I11": "mmu_interval_check_retry is no service of the host",
+        "I17": "the host's callbacks have one pass",
+        **dict.fromkeys(("L5", "L6"), "the host has no mmu_notifier_get"),
+        **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
+        **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
+        "H4": "requests for pages are not in the event record",
+        "H6": "requests for pages are not in the event record",
+        "H8": "the host has no areas of device registers",
+        "H11": "the host has no variant that takes the lock",
+        "P1": "what was pinned for which range is not in the event record",
+        "D1": "drm_gpusvm is no service of the host",
+    }
+)
+"""Rules that are not checked yet, each with the reason."""
+
+
+def count(exercised: Mapping[str, int], pattern: str) -> int:
+    """How often the cells that a pattern stands for were reached."""
+    wanted = pattern.split("/")
+    return sum(number for cell, number in exercised.items() if _fits(cell.split("/"), wanted))
+
+
+def _fits(cell: list[str], wanted: list[str]) -> bool:
+    return len(cell) == len(wanted) and all(
+        part in ("*", name) for name, part in zip(cell, wanted, strict=True)
+    )
+
+
+def missing(exercised: Mapping[str, int], model: Sync) -> list[str]:
+    """Required cells that were never reached, of rules that concern the driver."""
+    return [
+        pattern
+        for pattern in REQUIRED[model]
+        if count(exercised, pattern) == 0 and _concerns(exercised, pattern.split("/")[0])
+    ]
+
+
+def _concerns(exercised: Mapping[str, int], rule: str) -> bool:
+    """Whether a rule that holds under a condition has come up at all."""
+    return rule not in CONDITIONS or any(cell.split("/")[0] == rule for cell in exercised)

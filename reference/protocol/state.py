@@ -1,0 +1,438 @@
+"""What the event record says of devices, subscriptions, ranges and locks at a moment."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from reference.operations import Event
+from reference.record import STATES, Entry, What
+
+__all__ = [
+    "Call",
+    "Invalidation",
+    "Mirror",
+    "Open",
+    "Place",
+    "State",
+    "Subscription",
+    "Translation",
+]
+
+LOCAL = 1 << 62
+"""Added to the number of a frame of a device's memory this is its address for the device."""
+OWNED = frozenset({Event.MIGRATE, Event.EXCLUSIVE})
+"""Events that a driver may skip if it caused them itself (E2)."""
+PROTECTING = frozenset({Event.PROTECTION_VMA, Event.PROTECTION_PAGE, Event.SOFT_DIRTY})
+"""Events after which a translation may stay if it gives no right too many."""
+Place = tuple[int, int]
+"""A device's page table, and a page slot."""
+
+
+class Translation(NamedTuple):
+    """An entry of a device's page table or TLB."""
+
+    address: int
+    writable: bool
+
+
+class Mirror:
+    """A device: what its tables, its TLB and its accesses lead to."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.space: int | None = None
+        self.owner = number
+        self.table: dict[Place, Translation] = {}
+        self.tlb: dict[Place, Translation] = {}
+        self.in_flight: dict[int, tuple[Place, Translation]] = {}
+        """By actor, an access that has its translation and has not reached memory yet."""
+        self.dma: dict[int, int] = {}
+        """Frame by DMA address."""
+        self.served: defaultdict[int, set[Place]] = defaultdict(set)
+        """Places that a DMA address was or is the translation of."""
+        self.jobs: dict[int, frozenset[Place]] = {}
+        """By number of a job that the device works on, the places that its keys led to."""
+        self.told: dict[Place, int] = {}
+        """By place, the subscription that tells when its translation ceases to hold."""
+
+    def frame(self, address: int) -> int | None:
+        """The frame that an address leads to; None if it leads nowhere."""
+        return address - LOCAL if address & LOCAL else self.dma.get(address)
+
+    def slots(self, first: int, end: int) -> list[int]:
+        """Slots from `first` to `end` (exclusive) that the device was ever given."""
+        return sorted({slot for _, slot in self.told if first <= slot < end})
+
+    def mapped(self, first: int, end: int) -> frozenset[int]:
+        """Slots from `first` to `end` (exclusive) that the device reaches in some way."""
+        reached = {place[1] for _, place, _ in self.reachable()}
+        return frozenset(slot for slot in reached if first <= slot < end)
+
+    def reachable(self) -> Iterator[tuple[str, Place, Translation]]:
+        """Every way from the device to memory, with its name."""
+        for place, entry in self.table.items():
+            yield "its page table", place, entry
+        for place, entry in self.tlb.items():
+            yield "its TLB", place, entry
+        for place, entry in self.in_flight.values():
+            yield "an access in flight", place, entry
+
+
+class Invalidation(NamedTuple):
+    """A callback that has returned with success."""
+
+    entry: int
+    first: int
+    end: int
+
+
+@dataclass(slots=True)
+class Subscription:
+    """An interval subscription, or a list notifier (`listed`)."""
+
+    number: int
+    device: int
+    space: int
+    first: int
+    end: int
+    listed: bool
+    begun: bool = False
+    """A read section was begun."""
+    released: bool = False
+    """It was told that the address space dies."""
+    removing: bool = False
+    heard: list[Invalidation] = field(default_factory=list)
+
+    def covers(self, slot: int) -> bool:
+        return self.first <= slot < self.end
+
+
+@dataclass(slots=True)
+class Open:
+    """A range between start and end."""
+
+    number: int
+    space: int
+    first: int
+    end: int
+    event: int
+    owner: int
+    blockable: bool
+    states: str
+    called: set[int] = field(default_factory=set)
+    """Subscriptions whose callbacks have returned with success."""
+    started: bool = False
+    aborted: bool = False
+
+    def __str__(self) -> str:
+        return f"range {self.number} ({self.name}, pages {self.first}..{self.end - 1})"
+
+    @property
+    def name(self) -> str:
+        return Event(self.event).name if self.event in _EVENTS else f"EVENT{self.event}"
+
+    def __contains__(self, slot: int) -> bool:
+        """Whether it is a slot of the range whose page is known."""
+        return 0 <= slot - self.first < len(self.states)
+
+    def is_own(self, mirror: Mirror) -> bool:
+        """Whether the device's driver may skip it, as its own doing (E2)."""
+        return self.event in OWNED and self.owner == mirror.owner
+
+    def cells(self, rule: str, slots: Iterable[int] | None = None) -> Iterator[str]:
+        """A rule with event, flag and each state that a page of these slots, or any, is in."""
+        blockable = "blockable" if self.blockable else "nonblock"
+        states = set(self.states)
+        if slots is not None:
+            states = {self.states[slot - self.first] for slot in slots if slot in self}
+        for letter in sorted(states):
+            yield f"{rule}/{self.name}/{blockable}/{STATES[letter]}"
+
+
+_EVENTS = frozenset(map(int, Event))
+
+
+@dataclass(slots=True)
+class Call:
+    """A callback that runs."""
+
+    subscription: Subscription
+    range: Open
+    sequence: int
+    held: frozenset[int]
+    """Locks of drivers that its task held before."""
+    mapped: frozenset[int]
+    """Slots of range and subscription that the device reached before."""
+    busy: bool
+    """The device worked on a job on some of them."""
+    sequence_set: bool = False
+    touched: str = ""
+    """The first thing that it changed, in words."""
+    failed: bool = False
+    """A failure was injected into it."""
+
+
+def _stranger(number: int, *, listed: bool) -> Subscription:
+    """What a callback belongs to whose subscription is not there."""
+    return Subscription(number, -1, -1, 0, 0, listed=listed)
+
+
+class State:
+    """Reconstructed entry by entry; checkers look at it before it takes an entry in."""
+
+    def __init__(self) -> None:
+        self.mirrors: dict[int, Mirror] = {}
+        self.subscriptions: dict[int, Subscription] = {}
+        self.ranges: dict[int, Open] = {}
+        self.calls: defaultdict[int, list[Call]] = defaultdict(list)
+        """By actor, the innermost last."""
+        self.locks: dict[int, str] = {}
+        """Names of the locks of drivers."""
+        self.held: defaultdict[int, dict[int, bool]] = defaultdict(dict)
+        """By actor: locks of drivers, each with whether it is held shared."""
+        self.pins: Counter[int] = Counter()
+        self.references: Counter[int] = Counter()
+        self.dead: set[int] = set()
+        """Address spaces whose last user is gone."""
+
+    def mirror(self, device: int) -> Mirror:
+        found = self.mirrors.get(device)
+        if found is None:
+            found = self.mirrors[device] = Mirror(device)
+        return found
+
+    def of_device(self, device: int) -> list[Subscription]:
+        """The subscriptions of a device that are there."""
+        return [each for each in self.subscriptions.values() if each.device == device]
+
+    def call(self, actor: int) -> Call | None:
+        """The callback that an actor is in."""
+        calls = self.calls.get(actor)
+        return calls[-1] if calls else None
+
+    def apply(self, index: int, entry: Entry) -> None:
+        """Take an entry in."""
+        change = _CHANGES.get(entry.what)
+        if change is not None:
+            change(self, index, entry.actor, *entry.arguments)
+
+    # Ranges and callbacks
+
+    def _start(
+        self, _index: int, _actor: int, number: int, space: int, first: int, end: int, *rest: object
+    ) -> None:
+        event, owner, blockable, states = rest
+        self.ranges[number] = Open(
+            number,
+            space,
+            first,
+            end,
+            int(str(event)),
+            int(str(owner)),
+            bool(blockable),
+            str(states),
+        )
+
+    def range_for(self, number: int, subscription: Subscription) -> Open:
+        """The range of a callback: one that was never started tells of the end of the process."""
+        found = self.ranges.get(number)
+        if found is None:
+            space, end = subscription.space, subscription.end
+            found = Open(number, space, subscription.first, end, Event.RELEASE, -1, True, "")
+        return found
+
+    def _callback(self, _index: int, actor: int, number: int, range_: int, sequence: int) -> None:
+        subscription = self.subscriptions.get(number) or _stranger(number, listed=sequence == 0)
+        held = frozenset(self.held[actor])
+        found = self.range_for(range_, subscription)
+        first, end = max(found.first, subscription.first), min(found.end, subscription.end)
+        mirror = self.mirror(subscription.device)
+        mapped = mirror.mapped(first, end)
+        busy = any(slot in mapped for places in mirror.jobs.values() for _, slot in places)
+        self.calls[actor].append(Call(subscription, found, sequence, held, mapped, busy))
+
+    def _returned(self, index: int, actor: int, _number: int, _range: int, answer: int) -> None:
+        if not self.calls[actor]:
+            return
+        call = self.calls[actor].pop()
+        range_, subscription = call.range, call.subscription
+        if answer != 1:
+            range_.aborted = True
+            return
+        range_.called.add(subscription.number)
+        subscription.released |= range_.event == Event.RELEASE and range_.space in self.dead
+        if not range_.is_own(self.mirror(subscription.device)):
+            subscription.heard.append(Invalidation(index, range_.first, range_.end))
+
+    def _started(self, _index: int, _actor: int, number: int, answer: int) -> None:
+        if answer:
+            self.ranges.pop(number, None)
+        elif number in self.ranges:
+            self.ranges[number].started = True
+
+    def _finish(self, _index: int, _actor: int, number: int) -> None:
+        self.ranges.pop(number, None)
+
+    # Subscriptions
+
+    def _insert(self, _index: int, _actor: int, number: int, *rest: int) -> None:
+        device, space, first, end, sequence = rest
+        self.subscriptions[number] = Subscription(
+            number, device, space, first, end, listed=sequence == 0
+        )
+
+    def _remove(self, _index: int, _actor: int, number: int) -> None:
+        if number in self.subscriptions:
+            self.subscriptions[number].removing = True
+
+    def _removed(self, _index: int, _actor: int, number: int) -> None:
+        self.subscriptions.pop(number, None)
+
+    def _begin(self, _index: int, _actor: int, number: int, _sequence: int) -> None:
+        if number in self.subscriptions:
+            self.subscriptions[number].begun = True
+
+    def _set(self, _index: int, actor: int, _number: int, _sequence: int) -> None:
+        call = self.call(actor)
+        if call is not None:
+            call.sequence_set = True
+            call.touched = call.touched or "the sequence"
+
+    def _release(self, _index: int, _actor: int, space: int) -> None:
+        self.dead.add(space)
+
+    def _attach(self, _index: int, _actor: int, device: int, space: int, owner: int) -> None:
+        mirror = self.mirror(device)
+        mirror.space, mirror.owner = space, owner
+        self.dead.discard(space)
+
+    def _detach(self, _index: int, _actor: int, device: int) -> None:
+        self.mirror(device).space = None
+
+    # Locks
+
+    def _lock(self, _index: int, _actor: int, _device: int, lock: int, name: str) -> None:
+        self.locks[lock] = name
+
+    def _acquire(self, _index: int, actor: int, lock: int, shared: int) -> None:
+        if lock in self.locks:
+            self.held[actor][lock] = bool(shared)
+
+    def _unlock(self, _index: int, actor: int, lock: int, _shared: int) -> None:
+        self.held[actor].pop(lock, None)
+
+    def _fail(self, _index: int, actor: int, _site: str, _number: int) -> None:
+        call = self.call(actor)
+        if call is not None:
+            call.failed = True
+
+    # Devices
+
+    def _map(self, _index: int, actor: int, device: int, *rest: int) -> None:
+        table, slot, address, writable = rest
+        mirror = self.mirror(device)
+        mirror.table[table, slot] = Translation(address, bool(writable))
+        if not address & LOCAL:
+            mirror.served[address].add((table, slot))
+        self._touch(actor, "a page table entry")
+
+    def _unmap(self, _index: int, actor: int, device: int, table: int, slot: int) -> None:
+        self.mirror(device).table.pop((table, slot), None)
+        self._touch(actor, "a page table entry")
+
+    def _touch(self, actor: int, what: str) -> None:
+        call = self.call(actor)
+        if call is not None:
+            call.touched = call.touched or what
+
+    def _walk(self, _index: int, _actor: int, device: int, table: int, slot: int) -> None:
+        mirror = self.mirror(device)
+        if (table, slot) in mirror.table:
+            mirror.tlb[table, slot] = mirror.table[table, slot]
+
+    def _flush(self, _index: int, _actor: int, device: int, first: int, end: int) -> None:
+        tlb = self.mirror(device).tlb
+        for place in [place for place in tlb if first <= place[1] < end]:
+            del tlb[place]
+
+    def _fetch(self, _index: int, actor: int, device: int, table: int, slot: int) -> None:
+        mirror = self.mirror(device)
+        entry = mirror.tlb.get((table, slot))
+        if entry is not None:
+            mirror.in_flight[actor] = (table, slot), entry
+
+    def _access(self, _index: int, actor: int, device: int, *_rest: int) -> None:
+        self.mirror(device).in_flight.pop(actor, None)
+
+    def _dma_map(self, _index: int, _actor: int, device: int, address: int, frame: int) -> None:
+        self.mirror(device).dma[address] = frame
+
+    def _dma_unmap(self, _index: int, actor: int, device: int, address: int) -> None:
+        mirror = self.mirror(device)
+        mirror.dma.pop(address, None)
+        mirror.served.pop(address, None)
+        self._touch(actor, "a DMA address")
+
+    def _launch(self, _index: int, _actor: int, device: int, job: int, *keys: int) -> None:
+        mirror = self.mirror(device)
+        mirror.jobs[job] = frozenset(place for place in mirror.table if place[0] in keys)
+
+    def _complete(self, _index: int, _actor: int, device: int, job: int) -> None:
+        self.mirror(device).jobs.pop(job, None)
+
+    # Frames
+
+    def _pin(self, _index: int, _actor: int, frame: int, _longterm: int) -> None:
+        self.pins[frame] += 1
+
+    def _unpin(self, _index: int, actor: int, frame: int) -> None:
+        self.pins[frame] -= 1
+        self._touch(actor, "a pin")
+
+    def _get(self, _index: int, _actor: int, frame: int) -> None:
+        self.references[frame] += 1
+
+    def _put(self, _index: int, actor: int, frame: int) -> None:
+        self.references[frame] -= 1
+        self._touch(actor, "a reference")
+
+
+_CHANGES = {
+    int(what): getattr(State, name)
+    for what, name in {
+        What.START: "_start",
+        What.CALLBACK: "_callback",
+        What.RETURNED: "_returned",
+        What.STARTED: "_started",
+        What.FINISH: "_finish",
+        What.INSERT: "_insert",
+        What.REMOVE: "_remove",
+        What.REMOVED: "_removed",
+        What.RELEASE: "_release",
+        What.READ_BEGIN: "_begin",
+        What.SET_SEQUENCE: "_set",
+        What.ACQUIRE: "_acquire",
+        What.UNLOCK: "_unlock",
+        What.LOCK: "_lock",
+        What.FAIL: "_fail",
+        What.DEVICE_MAP: "_map",
+        What.DEVICE_UNMAP: "_unmap",
+        What.WALK: "_walk",
+        What.FLUSH: "_flush",
+        What.FETCH: "_fetch",
+        What.ACCESS: "_access",
+        What.DMA_MAP: "_dma_map",
+        What.DMA_UNMAP: "_dma_unmap",
+        What.LAUNCH: "_launch",
+        What.COMPLETE: "_complete",
+        What.PIN: "_pin",
+        What.UNPIN: "_unpin",
+        What.GET: "_get",
+        What.PUT: "_put",
+        What.ATTACH: "_attach",
+        What.DETACH: "_detach",
+    }.items()
+}

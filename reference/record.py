@@ -1,0 +1,95 @@
+"""The event record of a run: what driver, host and hardware did, in the order in which they did it.
+
+Plain data, one entry for each thing that a protocol rule may be about.  Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+__all__ = ["STATES", "Entry", "What"]
+
+
+class What(enum.IntEnum):
+    """What happened.  The comment gives the entry's arguments, in order.
+
+    Ranges are page slots, the end exclusive; `space` and `device` are their numbers;
+    `subscription` numbers interval and list notifiers together, `lock` all locks.  "Each page"
+    is an argument for each, or one string with a letter for each: a state, or as rights `w`, `r`
+    or `-`.
+    """
+
+    BEGIN = 1  # kind of operation
+    END = 2  # kind of operation
+    START = 3  # range number, space, first, end, event, owner, blockable, state of each page
+    CALLBACK = 4  # subscription, range number, current sequence (0: a list notifier)
+    RETURNED = 5  # subscription, range number, answer (1: done, 0: refused; else a negative errno)
+    STARTED = 6  # range number, answer (0 or a negative errno)
+    CHANGE = 7  # space, first, end, event, rights of each page: entries of the CPU have changed
+    FINISH = 8  # range number
+    INSERT = 9  # subscription, device, space, first, end, sequence (0: a list notifier)
+    REMOVE = 10  # subscription: removal begins
+    REMOVED = 11  # subscription: no callback will run any more
+    RELEASE = 12  # space: its last user is gone
+    READ_BEGIN = 13  # subscription, sequence
+    READ_RETRY = 14  # subscription, sequence asked about, answer
+    SET_SEQUENCE = 15  # subscription, sequence
+    COLLECT = 16  # device, space, first, end, sequence: hmm_range_fault is called
+    COLLECTED = 17  # device, answer (0 or a negative errno)
+    ACQUIRE = 18  # lock, how (0 exclusive, 1 shared)
+    UNLOCK = 19  # lock, how
+    SLEEP = 20  # lock or 0: the task may sleep here
+    BLOCK = 21  # lock or 0: the task does sleep
+    DEVICE_MAP = 22  # device, table, page, DMA address, writable
+    DEVICE_UNMAP = 23  # device, table, page
+    FLUSH = 24  # device, first, end: the TLB forgets translations; accesses end before it returns
+    DMA_MAP = 25  # device, DMA address, frame
+    DMA_UNMAP = 26  # device, DMA address
+    PIN = 27  # frame, long term
+    UNPIN = 28  # frame
+    GET = 29  # frame: a reference that a driver took
+    PUT = 30  # frame: a reference that a driver dropped
+    FETCH = 46  # device, table, page: an access looks its translation up and is in flight
+    ACCESS = 31  # device, table, page, frame, write: it reaches memory
+    SETUP = 32  # device, space, first, answer, frame of each page (0 if it is not locked)
+    COPY = 33  # from frame, to frame
+    PAGES = 34  # device, space, first, copy that each page leads to now (0: none; -n: not to n)
+    FINALIZE = 35  # device, space, first: migrate_vma_finalize
+    TO_RAM = 36  # device, frame: the CPU's fault brings a page home
+    EXCLUSIVE = 37  # device, space, first, frame of each page (0 if it is not to be had)
+    ALLOCATE = 38  # what for, whether it may wait: a driver's own memory
+    FREE = 39  # what for
+    FAIL = 40  # site, number: an injected failure
+    SUBMIT = 41  # device, job
+    COMPLETE = 42  # device, job: its last access is done
+    ATTACH = 43  # device, space, owner of the device's memory
+    DETACH = 44  # device
+    LEAK = 45  # what, number: found at the end
+    LOCK = 47  # device, lock, name: a driver makes a lock
+    WALK = 48  # device, table, page: the TLB takes a translation from the page table
+    FOUND = 49  # device, page, frame (0: none yet, -1: never), writable, order: what was collected
+    LAUNCH = 50  # device, job, keys: from now on the device works on it
+
+
+class Entry(NamedTuple):
+    """One entry: who did it, in which operation, and what."""
+
+    actor: int
+    operation: int
+    what: int
+    arguments: tuple[int | str, ...]
+
+
+STATES = {
+    "-": "unmapped",
+    "h": "hole",
+    "p": "present",
+    "s": "swapped",
+    "d": "device",
+    "x": "exclusive",
+    "l": "pinned",
+    "H": "huge",
+    "S": "shared",
+}
+"""What a page of an address space may be like, by letter."""
