@@ -70,6 +70,7 @@ class What(enum.IntEnum):
     WALK = 48  # device, table, page: the TLB takes a translation from the page table
     FOUND = 49  # device, page, frame (0: none yet, -1: never), writable, order: what was collected
     LAUNCH = 50  # device, job, keys: from now on the device works on it
+    COPIED = 51  # space, page: a private mapping's page of a file is now one of its own
 
 
 class Entry(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -111,6 +112,10 @@ class Trace:
     breakdown: Breakdown | None = None
     hosted: Hosted | None = None
     """For a driver on the host that did not break down."""
+    excused: frozenset[int] = frozenset()
+    """Operations that may fail because a failure was injected into what they do."""
+    copies: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """By operation the processes and pages of which a private copy was made just before it."""
 
     def as_taken(self) -> Program:
         """The program with the schedule that was taken, so that it runs the same way again."""

@@ -12,6 +12,7 @@ from reference.operations import Event
 
 from .locks import ReadWriteSemaphore
 from .notifiers import Subscriptions
+from .record import What
 
 if TYPE_CHECKING:
     from .host import Host
@@ -115,6 +116,13 @@ class AddressSpace(Tables):
             if here and old is not None and self.is_shared(entry):
                 self.replace(entry, self.host.duplicate(old))
                 self.changed(slot, slot + 1, Event.CLEAR)
+
+    def replace(self, entry: PageTableEntry, frame: Frame) -> None:
+        old, area = entry.frame, self.areas.get(entry.slot)
+        super().replace(entry, frame)
+        shared = area is None or area.shared
+        if not shared and old is not None and old.cache is not None and frame.cache is None:
+            self.host.record(What.COPIED, self.number, entry.slot)
 
     def set_present(self, entry: PageTableEntry) -> None:
         """Let the processor use an entry again, as far as that can be."""

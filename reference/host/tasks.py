@@ -22,8 +22,10 @@ __all__ = ["DYING", "Chooser", "Job", "Point", "Task", "Tasks"]
 
 DYING = -1
 """In `Task.denied`: the address space is being torn down, so either answer is right."""
-STEPS = 20_000
-"""Protocol points after which a run counts as one that makes no progress."""
+STEPS = 1_000
+"""Protocol points after which a run counts as one that makes no progress, to begin with."""
+STEPS_EACH = 200
+"""Those that each operation adds; it takes some 5, or 50 where it has to try again and again."""
 
 
 class Point(NamedTuple):
@@ -111,6 +113,7 @@ class Tasks:
         """Actors in the middle of a job, the one that was interrupted last at the end."""
         self._root = getcurrent()
         self.steps = 0
+        self.most_steps = STEPS
         self.taken: list[Interruption] = []
         """Where somebody ran on who would not have without a choice."""
         self.over = False
@@ -128,6 +131,7 @@ class Tasks:
         if task is None:
             task = self._tasks[actor] = Task(actor)
         task.jobs.append(job)
+        self.most_steps += STEPS_EACH
 
     # The run
 
@@ -249,8 +253,10 @@ class Tasks:
         task = self.task
         task.points += 1
         self.steps += 1
-        if self.steps > STEPS:
-            raise Broken("W2", f"no end after {STEPS} protocol points, the last of them {where}")
+        if self.steps > self.most_steps:
+            raise Broken(
+                "W2", f"no end after {self.most_steps} protocol points, the last of them {where}"
+            )
         if task.current is None:
             return
         at = Point(task.actor, task.current.operation, task.points)
@@ -269,8 +275,10 @@ class Tasks:
             if self.over:
                 raise GreenletExit
             self.steps += 1
-            if self.steps > STEPS:
-                raise Broken("W2", f"no end after {STEPS} protocol points, waiting for {what}")
+            if self.steps > self.most_steps:
+                raise Broken(
+                    "W2", f"no end after {self.most_steps} protocol points, waiting for {what}"
+                )
             task.ready, task.waits_for = ready, what
             self._leave(task, None)
             task.ready, task.waits_for = None, ""

@@ -230,6 +230,8 @@ class _Access:
         """A fault is right if some page at or behind it may be closed to the access."""
         if done and self.way.shut:
             raise Broken(Problem.NO_FAULT, "part of it was done", page=self.operation.page)
+        if self.state.excused:
+            return
         ahead = [page for page, _, count, before in self.pieces if before + count > done]
         for page in ahead:
             if not self.way.must(page):

@@ -63,8 +63,10 @@ def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
     for index, (operation, outcome) in enumerate(
         zip(program.operations, trace.outcomes, strict=False)
     ):
+        for process, page in trace.copies.get(index, ()):
+            model.copied(process, page)
         try:
-            model.step(operation, outcome)
+            model.step(operation, outcome, index in trace.excused)
         except Broken as broken:
             return _violation(model, trace, index, broken), exercised
     return None, exercised
@@ -72,8 +74,8 @@ def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
 
 def _judge_hosted(trace: Trace, hosted: Hosted) -> Judgement:
     """Contents in the order of effects, the protocol, and what ended the run: the first counts."""
-    order = InOrder(trace, hosted)
     try:
+        order = InOrder(trace, hosted)
         wrong, exercised = _follow(order.trace)
         breach, protocol = check(hosted.record, trace.program.model)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -85,7 +87,7 @@ def _judge_hosted(trace: Trace, hosted: Hosted) -> Judgement:
         # What happens when the devices are closed at the end is counted to the last operation.
         index = min(breach.operation, len(trace.program) - 1)
         violations.append((breach.entry, Violation(breach.rule, index, breach.message)))
-    if wrong is not None and not order.excuses(wrong.index):
+    if wrong is not None:
         effect = order.effects[wrong.index]
         violations.append((effect.entry, replace(wrong, index=effect.index, place=wrong.index)))
     if hosted.broken is not None:

@@ -12,6 +12,7 @@ from . import jobs
 from .accesses import access
 from .areas import CALLS, call
 from .devices import DEVICE_CALLS, device_call
+from .reach import maybe_copied
 from .state import State
 
 __all__ = ["LastWriter"]
@@ -29,13 +30,21 @@ class LastWriter:
     def __init__(self, geometry: Geometry, sync: Sync) -> None:
         self.state = State(geometry, sync)
 
-    def step(self, operation: Operation, outcome: Outcome) -> None:
+    def step(self, operation: Operation, outcome: Outcome, excused: bool = False) -> None:
+        """An `excused` operation may fail for no reason; all else about it stays as it is."""
         state = self.state
+        state.excused = excused
         if state.in_flight:
             jobs.before(state, operation, outcome)
         _STEPS[operation.kind](state, operation, outcome)
         if state.in_flight:
             jobs.observe(state, operation)
+
+    def copied(self, process: int, page: int) -> None:
+        """The process has a copy of its own from now on of what it mapped there privately."""
+        space = self.state.spaces[process]
+        if space is not None:
+            maybe_copied(space, page)
 
 
 def _cpu_access(state: State, operation: Operation, outcome: Outcome) -> None:

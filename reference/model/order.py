@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ..operations import Kind
-from ..outcomes import Status
 from ..program import Program
 from ..record import What
-from ..trace import Effect, Hosted, Trace
+from ..trace import Hosted, Trace
 
 __all__ = ["InOrder"]
 
-_CLEAN = frozenset({Status.FAULT, Status.ERROR, Status.SKIPPED})
-_LASTING = frozenset({Kind.ATTACH, Kind.SUBMIT, Kind.WAIT})
-"""Without these the model does not know what later operations are about."""
-
 
 class InOrder:
-    """The effects of a run, without clean failures that were injected: those did nothing."""
+    """The effects of a run."""
 
     trace: Trace
     """The same as a trace of a program of its own."""
 
     def __init__(self, trace: Trace, hosted: Hosted) -> None:
+        self.effects = hosted.history
         excused = _excused(trace.program, hosted)
-        self.effects = [
-            effect for effect in hosted.history if not (excused and _failed(effect, excused))
-        ]
         self.trace = Trace(
             replace(
                 trace.program,
@@ -36,21 +30,26 @@ class InOrder:
                 comments=(),
             ),
             tuple([effect.outcome for effect in self.effects]),
+            excused=frozenset(
+                place for place, effect in enumerate(self.effects) if effect.index in excused
+            ),
+            copies=_copies(hosted),
         )
-        self._excused = excused
-
-    def excuses(self, place: int) -> bool:
-        """Whether the contract lets this effect fail, so that nothing can be said of the rest."""
-        effect = self.effects[place]
-        return effect.index in self._excused and effect.operation.kind in _LASTING
 
 
-def _failed(effect: Effect, excused: frozenset[int]) -> bool:
-    return (
-        effect.index in excused
-        and effect.outcome.status in _CLEAN
-        and effect.operation.kind not in _LASTING
-    )
+def _copies(hosted: Hosted) -> dict[int, tuple[tuple[int, int], ...]]:
+    """Private pages of files that were copied, by the number of the effect that came next.
+
+    A copy is made before the access that needs it takes effect, and the file may change between.
+    """
+    copies: dict[int, tuple[tuple[int, int], ...]] = {}
+    entries = [effect.entry for effect in hosted.history]
+    for number, entry in enumerate(hosted.record):
+        if entry.what == What.COPIED:
+            process, page = entry.arguments
+            place = bisect_right(entries, number)
+            copies[place] = (*copies.get(place, ()), (int(process), int(page)))
+    return copies
 
 
 def _excused(program: Program, hosted: Hosted) -> frozenset[int]:

@@ -121,6 +121,8 @@ class State:
         """Words that jobs in flight may reach, by page and word."""
         self.history = History(geometry)
         self.areas = 0
+        self.excused = False
+        """The operation that is judged may fail, because it met a failure that was injected."""
 
     def next_area(self) -> int:
         """A number for an area that did not exist before."""

@@ -35,7 +35,10 @@ def timeline(trace: Trace, upto: int, wrong: WrongWord) -> list[Moment]:
     model = LastWriter(program.geometry, program.model)
     moments = [Moment(-1, None)]
     for index in range(upto):
-        model.step(program.operations[index], trace.outcomes[index])
+        operation, outcome = program.operations[index], trace.outcomes[index]
+        for process, page in trace.copies.get(index, ()):
+            model.copied(process, page)
+        model.step(operation, outcome, index in trace.excused)
         values = _values_at(model.state, wrong)
         if values != moments[-1].values:
             moments.append(Moment(index, values))
