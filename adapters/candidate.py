@@ -9,8 +9,10 @@ from reference.description import Description
 from reference.geometry import Geometry
 from reference.operations import Kind, Operation
 from reference.outcomes import Outcome, Status
+from reference.program import Program
+from reference.trace import Trace
 
-__all__ = ["Candidate", "CandidateError", "GarbageError", "Stepwise"]
+__all__ = ["Candidate", "CandidateError", "GarbageError", "Scheduled", "Stepwise"]
 
 
 class CandidateError(Exception):
@@ -34,6 +36,17 @@ class Candidate(Protocol):
     def reset(self, geometry: Geometry) -> None: ...
 
     def run(self, operations: Sequence[Operation]) -> Sequence[Outcome]: ...
+
+
+class Scheduled(Protocol):
+    """A mirror that runs whole programs under their schedules, and shows what happened inside.
+
+    The trace of `run_scheduled` has `hosted`.
+    """
+
+    def describe(self) -> Description: ...
+
+    def run_scheduled(self, program: Program) -> Trace: ...
 
 
 class Stepwise:

@@ -19,10 +19,12 @@ from reference.operations import (
     encode_operations,
 )
 from reference.outcomes import OUTCOME, Outcome
-from reference.trace import Cause
+from reference.program import Program
+from reference.trace import Cause, Trace
 
 from . import wire
 from .address import connect
+from .played import decode_played, encode_play
 from .tls import TlsFiles
 from .wire import (
     ClosedError,
@@ -46,6 +48,7 @@ _ANSWERS = {
     FrameType.DESCRIBE: FrameType.DESCRIPTION,
     FrameType.RESET: FrameType.READY,
     FrameType.RUN: FrameType.RESULT,
+    FrameType.PLAY: FrameType.PLAYED,
 }
 _BREAKDOWNS: dict[str, type[WireError]] = {
     Cause.GARBAGE: WireError,
@@ -119,6 +122,11 @@ class RemoteCandidate:
             payload = count.to_bytes(4, "little") + records[at:end]
             yield self._ask(FrameType.RUN, payload, partial(wire.decode_result, asked=count))
             at = end
+
+    def run_scheduled(self, program: Program) -> Trace:
+        """Run a program under its schedule, for a candidate that takes schedules."""
+        decode = partial(decode_played, program=program)
+        return self._ask(FrameType.PLAY, encode_play(program), decode)
 
     def close(self) -> None:
         """Say goodbye, without waiting for anything."""

@@ -57,7 +57,7 @@ class _Relay:
 
     def _ask(self, link: ChildLink, question: Frame) -> Frame:
         try:
-            if question.type == FrameType.RESET:
+            if question.type in {FrameType.RESET, FrameType.PLAY}:
                 link.begin()
             link.client.stream.send(*question)
             answer = link.client.stream.receive()

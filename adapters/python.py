@@ -16,9 +16,9 @@ from reference.operations import Kind, Operation
 from reference.outcomes import Outcome, Status
 from reference.schema import U16, U32
 
-from .candidate import Candidate, CandidateError, GarbageError
+from .candidate import Candidate, CandidateError, GarbageError, Scheduled
 
-__all__ = ["adopt", "check_outcomes", "describe", "load_python", "located"]
+__all__ = ["adopt", "check_outcomes", "describe", "find", "load_python", "located"]
 
 _MAX_TEXT = 2000
 
@@ -29,6 +29,11 @@ def load_python(spec: str) -> Candidate:
     The name is a class or factory, called without arguments, or a candidate itself.
     `CandidateError` says what is missing, or what its code raised and where.
     """
+    return adopt(find(spec), spec)
+
+
+def find(spec: str) -> Any:
+    """The object at `module:name` or `path/to/file.py:name`; `CandidateError` as above."""
     place, _, name = spec.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
     thing: Any = module
@@ -36,7 +41,7 @@ def load_python(spec: str) -> Candidate:
         if not hasattr(thing, part):
             raise CandidateError(f"{spec}: {place} has no {name}")
         thing = getattr(thing, part)
-    return adopt(thing, spec)
+    return thing
 
 
 def adopt(thing: Any, spec: str) -> Candidate:
@@ -83,7 +88,7 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def describe(candidate: Candidate, spec: str) -> Description:
+def describe(candidate: Candidate | Scheduled, spec: str) -> Description:
     """The candidate's checked description; `CandidateError` if it has none to give."""
     try:
         description: object = candidate.describe()

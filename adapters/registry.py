@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .candidate import Candidate, CandidateError
+from .candidate import Candidate, CandidateError, Scheduled
 from .client import RemoteCandidate
 from .python import adopt, load_python
 
@@ -16,7 +16,8 @@ __all__ = ["Known", "Reach", "known", "open_candidate", "reach_of"]
 
 _FORMS = (
     "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
-    "linux:NAME, tcp:HOST:PORT or unix:PATH"
+    "linux:NAME, driver:MODEL, driver:module:Class, driver:path/to/file.py:Class, "
+    "driver:path/to/driver.so, driver:path/to/driver.c, tcp:HOST:PORT or unix:PATH"
 )
 
 
@@ -54,10 +55,10 @@ def reach_of(spec: str) -> Reach:
 
 
 def _is_library(spec: str) -> bool:
-    return spec.endswith(".so") and not spec.startswith("unix:")
+    return spec.endswith(".so") and not spec.startswith(("unix:", "driver:"))
 
 
-def open_candidate(spec: str) -> Candidate:
+def open_candidate(spec: str) -> Candidate | Scheduled:
     """The candidate, in this process or at its agent; `CandidateError` if it cannot be had."""
     reach = reach_of(spec)
     if reach is Reach.REMOTE:
@@ -69,7 +70,7 @@ def open_candidate(spec: str) -> Candidate:
 
         return load_library(Path(spec))
     prefix, _, name = spec.partition(":")
-    own = {"reference": _open_mirror, "mutant": _open_mutant}.get(prefix)
+    own = _OWN.get(prefix)
     return own(name) if own else load_python(spec)
 
 
@@ -79,10 +80,30 @@ def _open_mirror(name: str) -> Candidate:
     return adopt(_pick(MIRRORS, name, "reference mirror"), f"reference:{name}")
 
 
-def _open_mutant(name: str) -> Candidate:
-    from reference.mirrors import MUTANTS  # noqa: PLC0415 (only for those who ask for one)
+def _open_mutant(name: str) -> Candidate | Scheduled:
+    from reference.drivers.mutants import DRIVER_MUTANTS  # noqa: PLC0415 (only for those who ask)
+    from reference.mirrors import MUTANTS  # noqa: PLC0415 (likewise)
 
-    return adopt(_pick(MUTANTS, name, "mutant").make, f"mutant:{name}")
+    from .driver import DriverCandidate  # noqa: PLC0415 (likewise)
+
+    if name in DRIVER_MUTANTS:
+        return DriverCandidate(DRIVER_MUTANTS[name].make)
+    _pick({**MUTANTS, **DRIVER_MUTANTS}, name, "mutant")
+    return adopt(MUTANTS[name].make, f"mutant:{name}")
+
+
+def _open_driver(name: str) -> Scheduled:
+    from .driver import load_driver  # noqa: PLC0415 (only for those who ask for one)
+
+    return load_driver(name)
+
+
+_OWN: Mapping[str, Callable[[str], Candidate | Scheduled]] = {
+    "reference": _open_mirror,
+    "mutant": _open_mutant,
+    "driver": _open_driver,
+}
+"""What the forms of our own open, by prefix."""
 
 
 def _pick(table: Mapping[str, Any], name: str, what: str) -> Any:
@@ -92,15 +113,17 @@ def _pick(table: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def known() -> list[Known]:
-    """The mirrors that come with the package: the reference ones, and those of Linux.
+    """What comes with the package: reference mirrors, drivers on the host, mirrors of Linux.
 
     A Linux mirror is probed, which runs its executable for a moment.
     """
-    from reference.mirrors import MIRRORS  # noqa: PLC0415 (only for those who ask for them)
+    from reference.drivers import DRIVERS  # noqa: PLC0415 (only for those who ask for them)
+    from reference.mirrors import MIRRORS  # noqa: PLC0415 (likewise)
 
     from .linux import NAMES, probe  # noqa: PLC0415 (likewise)
 
     mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
+    mirrors += [Known(f"driver:{name}", available=True) for name in DRIVERS]
     probes = {name: probe(name) for name in NAMES}
     return mirrors + [
         Known(f"linux:{name}", found.available, found.reason) for name, found in probes.items()

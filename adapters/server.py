@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 from reference.trace import Cause
 
 from . import wire
-from .candidate import Candidate, CandidateError, GarbageError
+from .candidate import Candidate, CandidateError, GarbageError, Scheduled
+from .played import decode_play, encode_played
 from .python import check_outcomes, describe, located
 from .registry import open_candidate
 from .wire import ClosedError, Frame, FrameType, Stream, WireError
@@ -41,7 +42,7 @@ class Session(Protocol):
         """`EndError` or `WireError` if there is none, `ClosedError` if the client has left."""
 
 
-def serve(stream: Stream, make: Callable[[], Candidate], name: str) -> None:
+def serve(stream: Stream, make: Callable[[], Candidate | Scheduled], name: str) -> None:
     """Serve one client a candidate that is made when it is first needed."""
     converse(stream, _Session(make, name))
 
@@ -92,16 +93,17 @@ def _soon(seconds: float) -> float:
 class _Session:
     """With a candidate in this process."""
 
-    def __init__(self, make: Callable[[], Candidate], name: str) -> None:
+    def __init__(self, make: Callable[[], Candidate | Scheduled], name: str) -> None:
         self._make = make
         self._name = name
-        self._candidate: Candidate | None = None
+        self._candidate: Candidate | Scheduled | None = None
         self._done: int | None = None
         """Operations since the last reset; None before the first."""
         self._answers: dict[FrameType, Callable[[bytes], Frame]] = {
             FrameType.DESCRIBE: self._describe,
             FrameType.RESET: self._reset,
             FrameType.RUN: self._run,
+            FrameType.PLAY: self._play,
         }
 
     def answer(self, question: Frame) -> Frame:
@@ -109,13 +111,25 @@ class _Session:
             raise WireError(f"unexpected {question.type.name}")
         return self._answers[question.type](question.payload)
 
-    def _get(self) -> Candidate:
+    def _get(self) -> Candidate | Scheduled:
         if self._candidate is None:
             try:
                 self._candidate = self._make()
             except CandidateError as error:
                 raise EndError(str(error)) from None
         return self._candidate
+
+    def _stepped(self) -> Candidate:
+        candidate = self._get()
+        if not hasattr(candidate, "run"):
+            raise WireError("RESET or RUN for a candidate that takes schedules")
+        return cast("Candidate", candidate)
+
+    def _scheduled(self) -> Scheduled:
+        candidate = self._get()
+        if not hasattr(candidate, "run_scheduled"):
+            raise WireError("PLAY for a candidate that takes no schedules")
+        return cast("Scheduled", candidate)
 
     def _describe(self, payload: bytes) -> Frame:
         if payload:
@@ -127,7 +141,7 @@ class _Session:
         return Frame(FrameType.DESCRIPTION, wire.encode_description(description))
 
     def _reset(self, payload: bytes) -> Frame:
-        geometry, candidate = wire.decode_geometry(payload), self._get()
+        geometry, candidate = wire.decode_geometry(payload), self._stepped()
         try:
             candidate.reset(geometry)
         except CandidateError as error:
@@ -142,7 +156,7 @@ class _Session:
             raise WireError("RUN before RESET")
         operations = wire.decode_run(payload)
         try:
-            answer: object = self._get().run(operations)
+            answer: object = self._stepped().run(operations)
             result = wire.encode_result(check_outcomes(operations, answer, self._done))
             if len(result) > wire.MAX_PAYLOAD:
                 raise GarbageError(f"run gave {len(result)} bytes, more than a frame may hold")
@@ -152,6 +166,19 @@ class _Session:
             raise EndError(f"run raised {located(error)}") from None
         self._done += len(operations)
         return Frame(FrameType.RESULT, result)
+
+
+    def _play(self, payload: bytes) -> Frame:
+        program, candidate = decode_play(payload), self._scheduled()
+        try:
+            played = encode_played(candidate.run_scheduled(program))
+        except GarbageError as error:
+            raise EndError(f"{Cause.GARBAGE}: {error}") from None
+        except CandidateError as error:
+            raise EndError(str(error)) from None
+        except (Exception, SystemExit) as error:
+            raise EndError(f"run raised {located(error)}") from None
+        return Frame(FrameType.PLAYED, played)
 
 
 def main() -> int:

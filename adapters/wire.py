@@ -55,6 +55,7 @@ __all__ = [
     "encode_hello",
     "encode_result",
     "encode_run",
+    "printable",
 ]
 
 T = TypeVar("T")
@@ -109,6 +110,8 @@ class FrameType(enum.IntEnum):
     RESULT = 7
     ERROR = 8
     BYE = 9
+    PLAY = 10
+    PLAYED = 11
 
 
 class Frame(NamedTuple):

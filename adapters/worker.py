@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 from reference.description import Description
 from reference.operations import OPERATION
 from reference.outcomes import Outcome
-from reference.program import Program
+from reference.program import HEADER_SIZE, Program
 from reference.trace import Breakdown, Cause, Trace
 
-from .candidate import CandidateError, GarbageError
+from .candidate import Candidate, CandidateError, GarbageError, Scheduled
 from .client import RemoteCandidate
 from .journal import Journal
 from .process import Child
@@ -85,6 +85,11 @@ class _Link:
         self.client.deadline = time.monotonic() + self.limits.seconds
         self.client.reset(program.geometry)
         yield from self.client.steps(program.operations, records)
+
+    def play(self, program: Program) -> Trace:
+        """Run a program under its schedule; raises what `explain` explains."""
+        self.client.deadline = time.monotonic() + self.limits.seconds
+        return self.client.run_scheduled(program)
 
     def explain(self, error: WireError) -> Breakdown:
         """What an error in `run` says about the candidate."""
@@ -166,6 +171,12 @@ class ChildLink(_Link):
         self.begin()
         yield from super().run(program, records)
         self.weigh_at_times()
+
+    def play(self, program: Program) -> Trace:
+        self.begin()
+        trace = super().play(program)
+        self.weigh_at_times()
+        return trace
 
     def weigh_at_times(self) -> None:
         """`HeavyError` if it holds too much, unless it was weighed only just now."""
@@ -265,20 +276,31 @@ class Worker:
     def run(self, program: Program) -> Trace:
         """Run a program; whatever the candidate does is in the trace."""
         packed = program.to_bytes()
-        records = packed[len(packed) - len(program) * OPERATION.size :]
         link = self._link or self._connect()
         link.limits = self.limits
         self._link = None
         try:
             if self._journal is not None:
                 self._journal.write(packed)
-            trace = _trace(link, program, records)
+            trace = self._trace(link, program, packed)
             if trace.breakdown is None:
                 self._link = link
         finally:
             if self._link is None:
                 link.end()
         return trace
+
+    def _trace(self, link: _Link, program: Program, packed: bytes) -> Trace:
+        outcomes: list[Outcome] = []
+        try:
+            if self.description.schedules:
+                return link.play(program)
+            records = packed[HEADER_SIZE : HEADER_SIZE + len(program) * OPERATION.size]
+            for batch in link.run(program, records):
+                outcomes += batch
+        except WireError as error:
+            return Trace(program, tuple(outcomes), link.explain(error))
+        return Trace(program, tuple(outcomes))
 
     def close(self) -> None:
         """End the process, or leave the agent."""
@@ -298,17 +320,6 @@ class Worker:
             journal.close()
 
 
-def _trace(link: _Link, program: Program, records: bytes) -> Trace:
-    outcomes: list[Outcome] = []
-    breakdown = None
-    try:
-        for batch in link.run(program, records):
-            outcomes += batch
-    except WireError as error:
-        breakdown = link.explain(error)
-    return Trace(program, tuple(outcomes), breakdown)
-
-
 class InProcess:
     """Runs programs on a candidate in this process: fast, for candidates that are trusted.
 
@@ -319,8 +330,10 @@ class InProcess:
         if reach_of(spec) is not Reach.HERE:
             raise CandidateError(f"{spec}: cannot be loaded into this process")
         self.spec = spec
-        self._candidate = open_candidate(spec)
-        self.description = describe(self._candidate, spec)
+        candidate = open_candidate(spec)
+        self.description = describe(candidate, spec)
+        self._stepped = cast("Candidate", candidate)
+        self._scheduled = cast("Scheduled", candidate)
 
     def __enter__(self) -> Self:
         return self
@@ -332,9 +345,12 @@ class InProcess:
         """Run a program; an exception or a wrong answer is a breakdown in the trace."""
         cause, doing = Cause.REFUSED, "reset"
         try:
-            self._candidate.reset(program.geometry)
+            if self.description.schedules:
+                doing = "run"
+                return self._scheduled.run_scheduled(program)
+            self._stepped.reset(program.geometry)
             doing = "run"
-            answer: object = self._candidate.run(program.operations)
+            answer: object = self._stepped.run(program.operations)
             return Trace(program, tuple(check_outcomes(program.operations, answer)))
         except GarbageError as error:
             cause, text = Cause.GARBAGE, str(error)

@@ -89,6 +89,8 @@ def candidates() -> None:
     for form, meaning in (
         ("path/to/mirror.so", "a C shared library (docs/c-interface.md)"),
         ("module:name, path/to/file.py:name", "a Python class, factory or object"),
+        ("driver:path/to/file.py:Class", "a driver in Python, on the host (docs/host.md)"),
+        ("driver:path/to/driver.c, .so", "a driver in C, on the host"),
         ("tcp:HOST:PORT, unix:PATH", "an agent (docs/wire.md)"),
     ):
         table.add_row(form, "", meaning)

@@ -184,10 +184,10 @@ def _summary(certificate: Certificate) -> Text:
         f"{certificate.sweep_reads:,} reads in closing sweeps, "
         f"{certificate.seconds:.1f} s, seed {certificate.seed}"
     )
+    version = f" ({candidate.version})" if candidate.version else ""
     text = Text.assemble(
         (f"{certificate.verdict}", _STYLES[certificate.verdict]),
-        f"  {candidate.name} ({candidate.version}) as {certificate.model}: "
-        f"{_SENTENCES[certificate.verdict]}\n",
+        f"  {candidate.name}{version} as {certificate.model}: {_SENTENCES[certificate.verdict]}\n",
         counts,
     )
     if certificate.problem:

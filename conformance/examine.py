@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from adapters.worker import Runner, Worker
 from reference.model import judge
 from reference.program import Program
+from reference.record import What
 from reference.trace import Judgement, Trace, Violation
 
 from .reduce import reduce
+from .reduce.scheduled import Attempt, reduce_scheduled
 
 __all__ = ["SLOW", "UNINTERRUPTED", "Coverage", "Examiner", "Failure", "as_found"]
 
@@ -44,7 +46,7 @@ class Failure:
 
 def as_found(trace: Trace, violation: Violation) -> Failure:
     """A failing program that nothing was done about yet."""
-    return Failure(trace.program, violation, trace, trace.program, runs=0, unstable=False)
+    return Failure(trace.as_taken(), violation, trace, trace.program, runs=0, unstable=False)
 
 
 class Coverage:
@@ -110,6 +112,8 @@ class Examiner:
 
     def reduce(self, program: Program, violation: Violation) -> Failure:
         """Make a failing program short.  The runs that this takes are not counted as coverage."""
+        if self.runner.description.schedules:
+            return self._reduce_scheduled(program, violation)
         traces: dict[Program, Trace] = {}
 
         def reproduce(candidate: Program) -> Violation | None:
@@ -132,6 +136,35 @@ class Examiner:
         trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
         return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)
 
+    def _reduce_scheduled(self, program: Program, violation: Violation) -> Failure:
+        """The same for a program that failed under a schedule, which is made short as well."""
+        taken = self.trace.as_taken() if self.trace.program == program else program
+
+        def attempt(candidate: Program) -> Attempt:
+            trace = self._run(candidate)
+            offers = trace.hosted.offers if trace.hosted else ()
+            return Attempt(judge(trace).violation, _begun(trace), offers)
+
+        slow = violation.rule in SLOW
+        with self._impatient() if violation.rule == HANG else nullcontext():
+            reduced = reduce_scheduled(
+                taken,
+                violation,
+                attempt,
+                excluded=self.expected,
+                limit=_FEW if slow else _MANY,
+            )
+        trace = self._run(reduced.program)
+        last = judge(trace).violation
+        return Failure(
+            reduced.program if last is None else trace.as_taken(),
+            last or reduced.violation,
+            trace,
+            program,
+            reduced.runs,
+            reduced.unstable or last is None,
+        )
+
     @contextmanager
     def _impatient(self) -> Iterator[None]:
         """Many runs that all hang: a program that is a second over its start is taken to hang."""
@@ -145,6 +178,15 @@ class Examiner:
             yield
         finally:
             runner.limits = patient
+
+
+def _begun(trace: Trace) -> int:
+    """The highest number of an operation that had begun when the run ended."""
+    last = len(trace.program) - 1
+    if trace.hosted is None:
+        return last
+    begun = [each.operation for each in trace.hosted.record if each.what == What.BEGIN]
+    return min(max(begun, default=last), last)
 
 
 def _failing_prefix(traces: dict[Program, Trace], short: Program) -> Trace | None:

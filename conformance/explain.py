@@ -16,12 +16,12 @@ from reference.model import Moment, timeline, writer_of
 from reference.model.values import describe
 from reference.operations import ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
 from reference.outcomes import Outcome, Status, decode_wait
-from reference.program import Program
 from reference.rules import RULES
 from reference.text import format_operation
 from reference.trace import WrongWord
 
 from .examine import Failure
+from .steps import Note, Steps, steps_of
 
 __all__ = ["Explanation", "explain", "outcome_text", "render"]
 
@@ -34,6 +34,7 @@ class Explanation:
     """What is worth knowing about a failure, recomputed from its program and outcomes."""
 
     failure: Failure
+    steps: Steps
     moments: list[Moment]
     """What the wrong word's address held, if the failure is about a word."""
     story: list[str]
@@ -42,31 +43,32 @@ class Explanation:
 
 def explain(failure: Failure) -> Explanation:
     """Recompute what led to the failure."""
-    wrong = failure.violation.wrong
-    if wrong is None:
-        return Explanation(failure, [], [])
-    moments = timeline(failure.trace, failure.violation.index, wrong)
-    return Explanation(failure, moments, _story(failure.program, wrong.value, moments))
+    wrong, steps = failure.violation.wrong, steps_of(failure)
+    if wrong is None or steps.wrong is None or steps.wrong.place is None:
+        return Explanation(failure, steps, [], [])
+    moments = timeline(steps.judged, steps.wrong.place, wrong)
+    return Explanation(failure, steps, moments, _story(steps, wrong.value, moments))
 
 
-def _story(program: Program, value: int, moments: list[Moment]) -> list[str]:
+def _story(steps: Steps, value: int, moments: list[Moment]) -> list[str]:
+    program = steps.judged.program
     writer = writer_of(program, value, len(program))
     held = [index for index, moment in enumerate(moments) if moment.held(value)]
     story = []
     if writer is not None:
-        story.append(f"{value:#x} was written by operation {_numbered(program, writer)}")
+        story.append(f"{value:#x} was written by operation {_numbered(steps, writer)}")
     elif value:
         return [f"{value:#x} was never written by this program"]
     if not held:
         story.append(f"this address never held {value:#x}")
     elif held[-1] + 1 < len(moments):
         ended = moments[held[-1] + 1].index
-        story.append(f"the address held {value:#x} until operation {_numbered(program, ended)}")
+        story.append(f"the address held {value:#x} until operation {_numbered(steps, ended)}")
     return story
 
 
-def _numbered(program: Program, index: int) -> str:
-    return f"{index}: {format_operation(program.operations[index])}"
+def _numbered(steps: Steps, place: int) -> str:
+    return f"{steps.numbers[place]}: {format_operation(steps.judged.program.operations[place])}"
 
 
 def outcome_text(
@@ -165,28 +167,43 @@ def _table(explanation: Explanation) -> Table:
         title = f"model: p{wrong.process} page {wrong.page} word {wrong.word}"
         table.add_column(title, overflow="fold")
     states = {moment.index: moment for moment in explanation.moments}
+    answers = list(_answers(explanation))
     current: Moment | None = None
-    for index, (operation, text) in enumerate(_answers(failure)):
-        current = states.get(index, current)
-        last = index == failure.violation.index
-        row = [f"{'>' if last else ''} {index}", format_operation(operation), text]
+    for each in explanation.steps.rows:
+        if isinstance(each, Note):
+            table.add_row("", each.text, style="cyan")
+            continue
+        if each.place is None:
+            operation, text = _unanswered(failure, each.number)
+        else:
+            current = states.get(each.place, current)
+            operation, text = answers[each.place]
+        last = each is explanation.steps.wrong
+        row = [f"{'>' if last else ''} {each.number}", format_operation(operation), text]
         if wrong is not None:
             row.append(_state(current))
         table.add_row(*row, style="bold red" if last else "")
     return table
 
 
-def _answers(failure: Failure) -> Iterator[tuple[Operation, str]]:
-    """The operations with what the candidate answered."""
-    violation, outcomes = failure.violation, failure.trace.outcomes
+def _unanswered(failure: Failure, number: int) -> tuple[Operation, str]:
+    """An operation that had no effect, with what was answered for all that."""
+    operation, outcomes = failure.program.operations[number], failure.trace.outcomes
+    return operation, outcome_text(operation, outcomes[number] if number < len(outcomes) else None)
+
+
+def _answers(explanation: Explanation) -> Iterator[tuple[Operation, str]]:
+    """What was judged: operations, with what the candidate answered."""
+    judged, violation = explanation.steps.judged, explanation.failure.violation
+    wrong = explanation.steps.wrong
     jobs: dict[tuple[int, int], list[Operation]] = {}
-    for index, operation in enumerate(failure.program.operations):
-        outcome = outcomes[index] if index < len(outcomes) else None
+    for index, operation in enumerate(judged.program.operations):
+        outcome = judged.outcomes[index] if index < len(judged.outcomes) else None
         job = (operation.device, operation.job)
         text = None
         if operation.kind in DEVICE_ACCESSES and operation.job:
             jobs.setdefault(job, []).append(operation)
-        elif outcome and violation.wrong and index == violation.index:
+        elif outcome and violation.wrong and wrong and index == wrong.place:
             text = _wrong_word(operation, outcome, violation.wrong)
         waited = jobs.pop(job, []) if operation.kind == Kind.WAIT else []
         yield operation, text or outcome_text(operation, outcome, waited)

@@ -3,6 +3,9 @@
 Shards alternate between Hypothesis' own generation, which varies what it has seen, and fresh
 random programs, and between profiles; some have larger pages.  Since a shard does not depend on
 any other, the programs are the same however many processes share the work.
+
+For a candidate that takes schedules programs are short and pages few, and each program comes
+under several schedules: interleavings, not histories, are what it is tried with.
 """
 
 from __future__ import annotations
@@ -10,25 +13,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from random import Random
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
+from hypothesis import strategies as st
 
 from reference.description import Description
 from reference.geometry import Geometry
+from reference.operations import Kind
 from reference.program import Program
 from reference.syncmodels import Sync
 
 from .backend import NAME as BACKEND
 from .backend import steady_choices
 from .generate import PROFILES, Plan, Profile, programs, random_program, with_sweep
+from .generate.strategies import program_seed
+from .scheduling import CHOICES, SCHEDULES, short_sweep, switch_choices, under_schedules
 
-__all__ = ["PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
+__all__ = ["PER_SHARD", "SCHEDULED_PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
 
 PER_SHARD = 25
 """Programs in a shard."""
 HUGE_PER_SHARD = 4
 """Programs in a shard of huge pages, whose sweeps read megabytes."""
+SCHEDULED_PER_SHARD = 25 * SCHEDULES
+"""Programs in a shard of scheduled ones, each with one schedule."""
+_SHORT, _LONG = 12, 40
+"""Operations of scheduled programs at most, in most shards and in some."""
+_OFTENER = {Kind.INVALIDATE: 4, Kind.EXIT: 6, Kind.FORK: 2}
+"""Kinds that say more about a protocol than about contents."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +72,19 @@ def shards(
         yield Shard(
             index=index,
             seed=_derive(seed, index),
-            programs=HUGE_PER_SHARD if huge else PER_SHARD,
+            programs=_per_shard(description, huge),
             backend=BACKEND if index % 2 else "hypothesis",
             # every other pair of shards is of the general profile
             profile=profiles[index // 4 % len(profiles)] if index % 4 >= 2 else profiles[0],
             page_size=page_size,
         )
         index += 1
+
+
+def _per_shard(description: Description, huge: bool) -> int:
+    if description.schedules:
+        return SCHEDULED_PER_SHARD
+    return HUGE_PER_SHARD if huge else PER_SHARD
 
 
 def _page_size(description: Description, index: int) -> int:
@@ -84,10 +104,24 @@ def _derive(seed: int, index: int) -> int:
 
 def plan_for(description: Description, model: Sync, shard: Shard) -> Plan:
     """What a shard's programs look like."""
+    if description.schedules:
+        return _scheduled_plan(description, model, shard)
     pages = {4096: 16, 65536: 8}.get(shard.page_size, 2)
     geometry = description.limit(Geometry(page_size=shard.page_size, pages=pages))
     profile = Profile.for_candidate(description, geometry, model, shard.profile)
     return Plan(description, geometry, model, profile)
+
+
+def _scheduled_plan(description: Description, model: Sync, shard: Shard) -> Plan:
+    long = shard.index % 8 == 7
+    limited = description.limit(Geometry(page_size=shard.page_size))
+    geometry = limited._replace(
+        pages=8 if long else 2 + shard.index % 3, processes=min(limited.processes, 2)
+    )
+    profile = Profile.for_candidate(description, geometry, model, shard.profile)
+    weights = {kind: weight * _OFTENER.get(kind, 1) for kind, weight in profile.weights.items()}
+    profile = replace(profile, weights=weights)
+    return Plan(description, geometry, model, profile, _LONG if long else _SHORT)
 
 
 def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool]) -> None:
@@ -97,29 +131,41 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
     """
     going = True
     made = 0
+    scheduled = plan.description.schedules
 
-    def hand_over(program: Program) -> None:
+    def hand_over(program: Program, choices: bytes) -> None:
         nonlocal going, made
-        made += 1
-        seeded = replace(program, seed=shard.seed)
-        going = consume(with_sweep(seeded, plan), len(seeded))
+        seeded = replace(program, seed=program_seed(shard.seed, made) if scheduled else shard.seed)
+        for each in _variants(seeded, plan, choices):
+            if going and made < shard.programs:
+                made += 1
+                going = consume(each, len(program))
 
     @hypothesis_seed(shard.seed)
     @settings(
-        max_examples=shard.programs,
+        max_examples=-(-shard.programs // SCHEDULES) if scheduled else shard.programs,
         database=None,
         deadline=None,
         backend=shard.backend,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(programs(plan))
-    def generate(program: Program) -> None:
+    @given(programs(plan), switch_choices() if scheduled else st.just(b""))
+    def generate(program: Program, choices: bytes) -> None:
         if going and program.operations:
-            hand_over(program)
+            hand_over(program, choices)
 
     with steady_choices():
         generate()
     # Hypothesis may give empty programs, or fewer than asked for.
     while going and made < shard.programs:
-        hand_over(random_program(plan, shard.seed, made))
+        program = random_program(plan, shard.seed, made)
+        hand_over(program, Random(program.seed).randbytes(CHOICES))
+
+
+def _variants(program: Program, plan: Plan, choices: bytes) -> Iterator[Program]:
+    """What is run of a program: itself and its sweep, or that under every schedule."""
+    if not plan.description.schedules:
+        yield with_sweep(program, plan)
+        return
+    yield from under_schedules(short_sweep(program, plan), choices)

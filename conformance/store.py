@@ -19,6 +19,7 @@ from reference.description import Description
 from reference.operations import DEVICE_ACCESSES, Kind
 from reference.program import Comment, Program
 from reference.rules import RULES
+from reference.schedule import PLAIN
 from reference.syncmodels import Sync
 from reference.text import ParseError, dump, parse
 from reference.validity import ProgramError, check_program
@@ -80,6 +81,8 @@ def write_atomically(path: Path, text: str) -> None:
 def obstacle(program: Program, description: Description) -> str | None:
     """Why a candidate cannot run a program that was made for another, or an older one."""
     geometry = program.geometry
+    if program.schedule != PLAIN and not description.schedules:
+        return "it takes no schedules"
     if geometry.page_size not in description.page_sizes:
         return f"it has no pages of {geometry.page_size} bytes"
     for name in ("processes", "devices", "files", "keys", "jobs"):

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from reference.description import Description
+from reference.protocol import CONDITIONS, UNTESTED, missing
 from reference.rules import Rule, rules_for
 from reference.syncmodels import Sync
 
@@ -56,6 +57,7 @@ def results(
     `untested` says of rules why this run cannot put them to the test.
     """
     expectations = set(expected)
+    lacking = missing(exercised, model) if description.schedules else []
     return [
         _result(
             rule,
@@ -64,6 +66,7 @@ def results(
             failures.get(rule.id, 0),
             rule.id in expectations,
             untested.get(rule.id, ""),
+            [cell for cell in lacking if cell.split("/")[0] == rule.id],
         )
         for rule in rules_for(model)
     ]
@@ -76,10 +79,13 @@ def _result(
     failures: int,
     expected: bool,
     untested: str,
+    lacking: list[str],
 ) -> RuleResult:
     details = {key: count for key, count in exercised.items() if key.split("/")[0] == rule.id}
     total = sum(details.values())
     verdict, reason = _verdict(rule, description, total, failures, untested)
+    if verdict is Verdict.PASS and lacking:
+        verdict, reason = Verdict.UNKNOWN, f"never met: {', '.join(lacking)}"
     if failures and expected:
         reason = "expected"
     return RuleResult(
@@ -101,13 +107,24 @@ def _verdict(
     if untested:
         return Verdict.UNIMPLEMENTED, untested
     if rule.checked == "protocol":
-        return Verdict.UNIMPLEMENTED, "shows only in a driver's protocol events"
+        out_of_reach = _out_of_reach(rule, description, exercised)
+        if out_of_reach:
+            return Verdict.UNIMPLEMENTED, out_of_reach
     missing = [name for name in rule.needs if name not in description.operations]
     if missing:
         return Verdict.UNIMPLEMENTED, f"the candidate has no {', '.join(missing)}"
     if exercised < rule.enough:
         return Verdict.UNKNOWN, f"exercised {exercised} of {rule.enough} times"
     return Verdict.PASS, ""
+
+
+def _out_of_reach(rule: Rule, description: Description, exercised: int) -> str:
+    """Why a rule of the protocol cannot be put to the test; empty if it can."""
+    if not description.schedules:
+        return "shows only in a driver's protocol events"
+    if not exercised and rule.id in CONDITIONS:
+        return CONDITIONS[rule.id]
+    return UNTESTED.get(rule.id, "")
 
 
 def overall(rules: Iterable[RuleResult]) -> Verdict:

@@ -21,7 +21,15 @@ from commanding import (
 from adapters.candidate import CandidateError
 from adapters.worker import InProcess
 from conformance.certificate import Certificate, identify
-from conformance.certify import Event, Finished, Found, Progress, Request, certify
+from conformance.certify import (
+    PER_RULE,
+    Event,
+    Finished,
+    Found,
+    Progress,
+    Request,
+    certify,
+)
 from conformance.expect import Expectation
 from conformance.store import load_program
 from conformance.verdicts import Verdict
@@ -256,7 +264,9 @@ class TestRuns:
         run = Recording(MUTANT, place / "out", programs=100_000)
         assert 20 <= run.certificate.failing_programs <= 20 + 25
         assert len(run.found) == len({each.path for each in run.found})
-        assert Counter(each.failure.violation.rule for each in run.found).most_common(1)[0][1] == 3
+        # Failing programs that are reduced to the same one are one.
+        rules = Counter(each.failure.violation.rule for each in run.found)
+        assert 1 <= rules.most_common(1)[0][1] <= PER_RULE
 
     def test_a_failure_that_is_expected_does_not_end_it(self, place: Path) -> None:
         expected = tuple(

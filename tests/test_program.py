@@ -6,6 +6,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import schedules
 
 from reference.geometry import LIMITS, PAGE_SIZES, Geometry
 from reference.operations import (
@@ -18,6 +19,7 @@ from reference.operations import (
     encode_operations,
 )
 from reference.program import Comment, Program
+from reference.schedule import ENGINE, KERNEL, PLAIN, Injection, Schedule, Switch
 from reference.signatures import SIGNATURES
 from reference.syncmodels import Sync
 from reference.text import parse
@@ -42,6 +44,7 @@ programs = st.builds(
     geometries,
     st.sampled_from(Sync),
     st.integers(0, (1 << 64) - 1),
+    schedule=schedules,
 )
 SMALL = parse("lastwriter 1\nseed 5\nmap p0 rw page=0 pages=2\nexit p0\n")
 
@@ -52,7 +55,8 @@ SMALL = parse("lastwriter 1\nseed 5\nmap p0 rw page=0 pages=2\nexit p0\n")
 @fixed
 def test_a_packed_program_is_unpacked_whatever_is_behind_it(program: Program, rest: bytes) -> None:
     packed = program.to_bytes()
-    assert len(packed) == HEADER + len(program) * OPERATION.size
+    behind = len(packed) - HEADER - len(program) * OPERATION.size
+    assert (behind == 0) == (program.schedule == PLAIN)
     assert Program.from_bytes(packed) == program
     assert Program.from_bytes(packed + rest) == program
     assert Program.from_bytes(packed).to_bytes() == packed
@@ -107,10 +111,11 @@ def test_a_part_of_a_packed_program_is_none(program: Program, place: float) -> N
         (8, b"\3", "unknown sync model 3"),
         (9, b"\1", "byte 9 is 0x01, not zero"),
         (15, b"\xff", "byte 15 is 0xff, not zero"),
-        (44, b"\0\2\3", "byte 45 is 0x02, not zero"),
-        (47, b"\x80", "byte 47 is 0x80, not zero"),
-        (COUNT_AT, b"\3\0\0\0", "3 operations do not fit in 128 bytes"),
-        (COUNT_AT, b"\xff\xff\xff\xff", "4294967295 operations do not fit in 128 bytes"),
+        (44, b"\1", "a packed schedule has 24 bytes or more, got 1"),
+        (44, b"\0\2\3", "a schedule of 197120 bytes does not fit in 129 bytes"),
+        (47, b"\x80", "a schedule of 2147483648 bytes does not fit in 129 bytes"),
+        (COUNT_AT, b"\3\0\0\0", "3 operations do not fit in 129 bytes"),
+        (COUNT_AT, b"\xff\xff\xff\xff", "4294967295 operations do not fit in 129 bytes"),
         (GEOMETRY_AT, b"\0\0\0\0", "page_size: 0 is none of (4096, 65536, 2097152)"),
         (GEOMETRY_AT + 4, b"\1\4", "pages: 1025 is not in 1..1024"),
         (GEOMETRY_AT + 6, b"\0\0", "processes: 0 is not in 1..3"),
@@ -123,10 +128,56 @@ def test_a_part_of_a_packed_program_is_none(program: Program, place: float) -> N
     ],
 )
 def test_what_is_wrong_with_packed_data_is_said(at: int, new: bytes, message: str) -> None:
-    data = bytearray(SMALL.to_bytes())
+    data = bytearray(SMALL.to_bytes() + b"\0")
     data[at : at + len(new)] = new
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Program.from_bytes(bytes(data))
+
+
+SCHEDULED = Program(
+    (),
+    schedule=Schedule(
+        (Switch(0, 3, 7, KERNEL), Switch(ENGINE, 1, 2, 0)), "pct", 9, 3, (Injection("copy", 2),)
+    ),
+)
+FIRST_SWITCH, FIRST_FAILURE = HEADER + 24, HEADER + 24 + 2 * 12
+
+
+@pytest.mark.parametrize(
+    ("at", "new", "message"),
+    [
+        (44, b"\x37", "2 switches and 1 failures do not fill a schedule of 55 bytes"),
+        (HEADER + 8, b"\3", "3 switches and 1 failures do not fill a schedule of 56 bytes"),
+        (HEADER + 15, b"\xff", "2 switches and 4278190081 failures do not fill a schedule of 56"),
+        (HEADER + 18, b"\4", "unknown strategy 4"),
+        (HEADER + 19, b"\1", "a reserved byte of the schedule is not zero"),
+        (HEADER + 23, b"\1", "a reserved byte of the schedule is not zero"),
+        (FIRST_SWITCH + 8, b"\7", "no actor has number 7"),
+        (FIRST_SWITCH + 9, b"\x1a", "no actor has number 26"),
+        (FIRST_SWITCH + 11, b"\1", "a reserved byte of a switch is not zero"),
+        (FIRST_FAILURE + 4, b"\4", "unknown site 4"),
+        (FIRST_FAILURE + 5, b"\1", "a reserved byte of a failure is not zero"),
+        (FIRST_FAILURE + 7, b"\1", "a reserved byte of a failure is not zero"),
+    ],
+)
+def test_what_is_wrong_with_a_packed_schedule_is_said(at: int, new: bytes, message: str) -> None:
+    data = bytearray(SCHEDULED.to_bytes())
+    assert Program.from_bytes(bytes(data)) == SCHEDULED
+    data[at : at + len(new)] = new
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        Program.from_bytes(bytes(data))
+
+
+def test_a_plain_schedule_is_packed_in_one_way_only() -> None:
+    data = bytearray(Program(()).to_bytes()) + bytes(24)
+    data[44] = 24
+    with pytest.raises(ValueError, match=r"^the plain schedule is packed as nothing$"):
+        Program.from_bytes(bytes(data))
+
+
+def test_a_number_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^a schedule that cannot be packed: "):
+        Program((), schedule=Schedule((Switch(0, 1 << 32, 0, 1),))).to_bytes()
 
 
 def test_short_data_is_no_program() -> None:

@@ -15,7 +15,7 @@ import pytest
 from authorities import Authority
 
 from adapters.address import Address, connect, listen
-from adapters.candidate import Candidate, CandidateError
+from adapters.candidate import Candidate, CandidateError, Scheduled
 from adapters.client import RemoteCandidate
 from adapters.examples.tiny import Tiny
 from adapters.listener import Listener
@@ -61,7 +61,7 @@ def start() -> Iterator[Start]:
             address: str = "tcp:127.0.0.1:0",
             *,
             clients: int = 1,
-            make: Callable[[], Candidate] = Tiny,
+            make: Callable[[], Candidate | Scheduled] = Tiny,
             tls: TlsFiles | None = None,
         ) -> Listener:
             listener = Listener(address, partial(serve, make=make, name="tiny"), tls)
@@ -105,7 +105,7 @@ class TestAgents:
         use(candidate)
 
     def test_a_worker_comes_back_after_a_breakdown(self, start: Start) -> None:
-        def make() -> Candidate:
+        def make() -> Candidate | Scheduled:
             return open_candidate(f"{MISBEHAVING}:GivesTooFew")
 
         listener = start(clients=2, make=make)
@@ -128,7 +128,7 @@ class TestAgents:
                 worker.run(program())
 
     def test_a_candidate_that_cannot_be_made(self, start: Start) -> None:
-        def make() -> Candidate:
+        def make() -> Candidate | Scheduled:
             raise CandidateError("no device here")
 
         listener = start(make=make)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import schedules
 
 from reference.geometry import LIMITS, PAGE_SIZES, Geometry
 from reference.operations import Event, Flag, Kind, Operation
@@ -103,7 +104,7 @@ def programs(draw: st.DrawFn) -> Program:
     begun = BEGINNING[: draw(st.integers(0, len(BEGINNING)))]
     valid = tuple(repair((*begun, *drawn), geometry))
     model, seed = draw(st.sampled_from(Sync)), draw(st.integers(0, U64))
-    return Program(valid, geometry, model, seed, draw(commented(len(valid))))
+    return Program(valid, geometry, model, seed, draw(commented(len(valid))), draw(schedules))
 
 
 # -- there and back ---------------------------------------------------------------------------
@@ -122,9 +123,10 @@ def test_a_printed_program_is_parsed_back(program: Program) -> None:
 def shuffled(draw: st.DrawFn, line: str) -> str:
     """The same operation or geometry with arguments and white space in another way."""
     code, sign, comment = line.partition("#")
-    first, *rest = code.split()
+    words = code.split()
+    placed = 2 if words[0] in {"strategy", "switch"} else 1
     gap = st.sampled_from([" ", "\t", "   ", " \t"])
-    words = [first, *draw(st.permutations(rest))]
+    words = [*words[:placed], *draw(st.permutations(words[placed:]))]
     return draw(st.sampled_from(["", " "])) + draw(gap).join(words) + sign + comment
 
 
@@ -134,7 +136,7 @@ def test_layout_does_not_matter(program: Program, newline: str, data: st.DataObj
     title, *rest = NEWLINE.split(dump(program))
     lines = [title + " "]
     for line in rest:
-        movable = line and not line.startswith(("#", "model", "seed"))
+        movable = line and not line.startswith(("#", "model", "seed", "fail"))
         lines.append(data.draw(shuffled(line)) if movable else line)
         lines += data.draw(st.sampled_from([[], [""], ["  "]]))
     assert parse(newline.join(lines)) == program
@@ -283,6 +285,23 @@ START = "lastwriter 1\n"
             "4:1: geometry stands in line 2 already",
         ),
         (START + "exit p0\nmodel faulting", "3:1: model belongs before the first operation"),
+        (START + "strategy", "2:9: expected a strategy"),
+        (START + "strategy dice", "2:10: expected one of follow, random, pct, explore, got 'dice'"),
+        (START + "strategy pct depth=65536", "2:20: 65536 is above 65535"),
+        (START + "strategy pct seed=1 at=2", "2:21: unknown or repeated field 'at'"),
+        (START + "strategy pct\nstrategy pct", "3:1: strategy stands in line 2 already"),
+        (START + "switch", "2:7: expected an actor (p0)"),
+        (START + "switch p3", "2:8: 'p3' is no actor: one is p0, p1, p2, d0, d1, k, e0, e1"),
+        (START + "switch p0 operation=1 to=k", "2:27: expected point="),
+        (START + "switch p0 operation=1 point=x to=k", "2:29: expected a number, got 'x'"),
+        (
+            START + "switch k operation=1 point=2 to=",
+            "2:33: '' is no actor: one is p0, p1, p2, d0, d1, k, e0, e1",
+        ),
+        (START + "exit p0\nfail copy 1", "3:1: fail belongs before the first operation"),
+        (START + "fail disk 1", "2:6: expected one of allocation, copy, wait, trylock, got 'disk'"),
+        (START + "fail copy", "2:10: expected a number"),
+        (START + "fail copy 1 2", "2:13: unexpected '2'"),
         (START + "launch p0", "2:1: unknown operation 'launch'"),
         (START + "read", "2:5: expected a process (p0)"),
         (START + "attach p0", "2:10: expected a device (d0)"),

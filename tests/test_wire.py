@@ -112,7 +112,7 @@ class TestFrameDecoder:
             ((MAX_PAYLOAD + 1).to_bytes(4, "little") + b"\x01", "a frame of 67108865 bytes"),
             (b"\xff\xff\xff\xff\x08", "a frame of 4294967295 bytes"),
             (b"\0\0\0\0\0", "unknown type 0"),
-            (b"\0\0\0\0\x0a", "unknown type 10"),
+            (b"\0\0\0\0\x0c", "unknown type 12"),
         ],
     )
     def test_refuses_a_header_before_its_payload(self, header: bytes, problem: str) -> None:
@@ -435,4 +435,4 @@ class TestDocs:
 
     def test_every_frame_type_has_its_row(self) -> None:
         text = DOCS.read_text()
-        assert [f"| {kind.value} | {kind.name} |" in text for kind in FrameType] == [True] * 9
+        assert [f"| {kind.value} | {kind.name} |" in text for kind in FrameType] == [True] * 11

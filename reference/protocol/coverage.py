@@ -60,6 +60,8 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
             "the driver inserts no interval subscription",
         ),
         **dict.fromkeys(("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "the driver migrates no page"),
+        **dict.fromkeys(("B10", "B12"), "the driver refused no invalidation"),
+        "S4": "the driver holds no page longer than its translation",
         "S9": "no failure was injected into a callback of the driver",
     }
 )
