@@ -167,7 +167,6 @@ class _Session:
         self._done += len(operations)
         return Frame(FrameType.RESULT, result)
 
-
     def _play(self, payload: bytes) -> Frame:
         program, candidate = decode_play(payload), self._scheduled()
         try:
