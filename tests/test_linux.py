@@ -6,6 +6,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,37 +80,39 @@ def check_available(name: str) -> None:
         pytest.skip(f"linux:{name}: {found.reason}")
 
 
+@contextmanager
+def running(name: str) -> Iterator[Agent]:
+    check_available(name)
+    agent = Agent(name)
+    try:
+        yield agent
+    finally:
+        agent.close()
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
-    check_available(request.param)
-    agent = Agent(request.param)
-    yield agent
-    agent.close()
+    with running(request.param) as agent:
+        yield agent
 
 
 @pytest.fixture(params=NAMES)
 def own_agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
     """One that the test may break."""
-    check_available(request.param)
-    agent = Agent(request.param)
-    yield agent
-    agent.close()
+    with running(request.param) as agent:
+        yield agent
 
 
 @pytest.fixture(scope="module")
 def process_vm() -> Iterator[Agent]:
-    check_available("process_vm")
-    agent = Agent("process_vm")
-    yield agent
-    agent.close()
+    with running("process_vm") as agent:
+        yield agent
 
 
 @pytest.fixture(scope="module")
 def io_uring() -> Iterator[Agent]:
-    check_available("io_uring")
-    agent = Agent("io_uring")
-    yield agent
-    agent.close()
+    with running("io_uring") as agent:
+        yield agent
 
 
 # ---- The CPU's side ----
@@ -460,13 +463,16 @@ def test_a_process_that_dies_ends_the_agent(own_agent: Agent, process: int) -> N
 
 
 def test_a_device_that_dies_ends_the_agent() -> None:
-    check_available("process_vm")
-    agent = Agent("process_vm")
-    agent.run("read p0 page=0 offset=0 length=8")
-    os.kill(next(pid for pid in agent.processes() if name_of(pid) == "lw-device"), signal.SIGKILL)
-    assert agent.child.death(SECONDS) == "exited with status 70"
-    assert agent.child.output.tail() == "lastwriter mirror: a device process died"
-    agent.close()
+    with running("process_vm") as agent:
+        # A device that has done a job has got as far as to its name.
+        agent.run("""attach d0 p0
+            dread d0 page=0 offset=0 length=8 job=1
+            submit d0 job=1
+            wait d0 job=1""")
+        device = next(pid for pid in agent.processes() if name_of(pid) == "lw-device")
+        os.kill(device, signal.SIGKILL)
+        assert agent.child.death(SECONDS) == "exited with status 70"
+        assert agent.child.output.tail() == "lastwriter mirror: a device process died"
 
 
 def name_of(pid: int) -> str:
