@@ -10,9 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["ABI_VERSION", "U8", "U16", "U32", "U64", "Field", "Layout", "layout_of"]
 
@@ -63,6 +64,9 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        # A candidate's process, which is started often, has no use for numpy.
+        import numpy as np  # noqa: PLC0415
+
         return np.dtype([(field.name, field.width.numpy_code) for field in self.fields])
 
     def c_struct(self, name: str) -> str:

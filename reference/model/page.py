@@ -6,8 +6,6 @@ import enum
 from collections.abc import Iterable
 from typing import Protocol
 
-import numpy as np
-
 from ..operations import WORD
 from .values import Change, Values, apply, holds, union
 from .words import words_of
@@ -180,6 +178,9 @@ class Page:
         return self._written_in(0, len(self.known) // WORD, self.unsure)
 
     def _written_in(self, first: int, end: int, unsure: Iterable[int]) -> list[int]:
+        # Not at the top: what only passes programs on needs no numpy.
+        import numpy as np  # noqa: PLC0415
+
         known = self.known[first * WORD : end * WORD]
         words = np.flatnonzero(np.frombuffer(known, dtype=np.uint64)) if known else ()
         return sorted({*(first + int(word) for word in words), *unsure})
