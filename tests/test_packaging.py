@@ -19,6 +19,8 @@ TREE = ("reference", "adapters", "conformance", "setup.py", "pyproject.toml", "M
 AGENTS = {"adapters/linux/process_vm_agent", "adapters/linux/io_uring_agent"}
 NEEDED = {
     "adapters/agent/agent.c",
+    "adapters/examples/drivers/template.c",
+    "adapters/examples/drivers/template.py",
     "adapters/examples/memory.h",
     "adapters/examples/mirror.c",
     "adapters/examples/template.c",
