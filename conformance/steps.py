@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from reference.model import InOrder
-from reference.schedule import actor_name
+from reference.schedule import WAITING, actor_name
 from reference.trace import Hosted, Interruption, Trace
 
 from .examine import Failure
@@ -78,7 +78,9 @@ def _hosted_steps(failure: Failure, hosted: Hosted) -> Steps:
 def _switch_text(taken: Interruption) -> str:
     switch = taken.switch
     place = f"{taken.where} (operation {switch.operation}, point {switch.point})"
-    return f"{actor_name(switch.actor)} is interrupted at {place}: {actor_name(switch.to)} runs"
+    actor = actor_name(switch.actor)
+    left = f"is {place}" if taken.where.startswith(WAITING) else f"is interrupted at {place}"
+    return f"{actor} {left}: {actor_name(switch.to)} runs"
 
 
 def _without_effect(trace: Trace, numbers: list[int]) -> Iterator[int]:

@@ -20,6 +20,7 @@ __all__ = [
     "PLAIN",
     "SITES",
     "STRATEGIES",
+    "WAITING",
     "Injection",
     "Offer",
     "Schedule",
@@ -27,6 +28,7 @@ __all__ = [
     "actor_name",
     "actor_number",
     "actor_of",
+    "pct_points",
 ]
 
 DEVICE = 8
@@ -37,6 +39,8 @@ ENGINE = 24
 """Actor of the engine of device 0, which does the accesses of submitted jobs."""
 SITES = ("allocation", "copy", "wait", "trylock")
 """Where a failure may be injected."""
+WAITING = "waiting for "
+"""Begins the name of a protocol point at which an actor is left because it has to wait."""
 STRATEGIES = ("follow", "random", "pct", "explore")
 
 
@@ -73,9 +77,9 @@ class Schedule:
     """How to choose at protocol points.
 
     `follow` makes the switches and no others.  `random` switches at one in `depth` points.
-    `pct` runs by random priorities with `depth` - 1 points of change (Burckhardt et al.,
-    ASPLOS 2010).  `explore` follows the switches too, and tells which others could be made after
-    the last of them.
+    `pct` runs by random priorities with `depth` - 1 points of change among the first
+    `pct_points` (Burckhardt et al., ASPLOS 2010).  `explore` follows the switches too, and tells
+    which others could be made after the last of them.
     """
 
     switches: tuple[Switch, ...] = ()
@@ -87,6 +91,8 @@ class Schedule:
 
 PLAIN = Schedule()
 """One operation after another."""
+_FIRST_POINTS, _POINTS_EACH = 16, 8
+"""What `pct_points` are made of: operations have some 5 points, few programs more than 8 each."""
 _BY_KERNEL = EVENTS | {Kind.INVALIDATE}
 _ON_DEVICE = DEVICE_KINDS - {Kind.INVALIDATE}
 
@@ -108,6 +114,11 @@ ACTORS = {
 }
 """Numbers of all actors, by name."""
 _NAMES = {number: name for name, number in ACTORS.items()}
+
+
+def pct_points(operations: int) -> int:
+    """The first so many protocol points of a program, among which `pct` draws points of change."""
+    return _FIRST_POINTS + _POINTS_EACH * operations
 
 
 def actor_name(actor: int) -> str:

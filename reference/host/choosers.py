@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from reference.schedule import Offer, Schedule
+from reference.schedule import Offer, Schedule, pct_points
 
 from .digest import Opaque, digest
 from .host import Host
@@ -13,18 +13,15 @@ from .tasks import Chooser, Point
 
 __all__ = ["Explore", "Follow", "Pct", "RandomWalk", "chooser"]
 
-POINTS = 200
-"""Protocol points among which PCT spreads its points of change: about those of a program."""
 
-
-def chooser(schedule: Schedule, host: Host) -> Chooser:
-    """What makes a schedule's choices in one run on a host."""
+def chooser(schedule: Schedule, host: Host, operations: int) -> Chooser:
+    """What makes a schedule's choices in one run of a program of so many operations."""
     if schedule.strategy == "explore":
         return Explore(schedule, host)
     if schedule.strategy == "random":
         return RandomWalk(schedule.seed, schedule.depth)
     if schedule.strategy == "pct":
-        return Pct(schedule.seed, schedule.depth)
+        return Pct(Random(schedule.seed), schedule.depth, pct_points(operations))
     return Follow(schedule)
 
 
@@ -86,13 +83,16 @@ class RandomWalk:
 class Pct:
     """Probabilistic concurrency testing: priorities, and `depth` - 1 points of change.
 
-    At such a point who runs falls behind everybody else.  A bug of depth d, in a program of n
-    actors and k points, is met with a probability of at least 1 / (n * k ** (d - 1)).
+    At such a point who runs falls behind everybody else, and behind or before those who have
+    fallen at others: which of them is drawn too, by drawing each change and the rank that goes
+    with it independently of the rest.  So a bug of depth d in a program of n actors, whose d - 1
+    points are among the first k, is met with a probability of at least 1 / (n * k ** (d - 1)).
     """
 
-    def __init__(self, seed: int, depth: int) -> None:
-        self._random = Random(seed)
-        self._changes = {self._random.randrange(1, POINTS) for _ in range(depth - 1)}
+    def __init__(self, random: Random, depth: int, points: int) -> None:
+        self._random = random
+        # Initial priorities are above 0.
+        self._changes = {self._random.randint(1, points): rank for rank in range(1 - depth, 0)}
         self._priorities: dict[int, float] = {}
         self._step = 0
 
@@ -100,10 +100,10 @@ class Pct:
         self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
     ) -> int:
         self._step += 1
-        if self._step in self._changes:
-            self._priorities[point.actor] = -float(self._step)
         actors = runnable()
-        for actor in actors:
+        for actor in (point.actor, *actors):
             if actor not in self._priorities:
                 self._priorities[actor] = self._random.random()
+        if self._step in self._changes:
+            self._priorities[point.actor] = self._changes[self._step]
         return max(actors, key=self._priorities.__getitem__, default=default)

@@ -92,7 +92,7 @@ class _Execution:
     def __init__(self, program: Program, make: Callable[[Kernel, Device], Driver]) -> None:
         self._program = program
         self.host = host = Host(program.geometry, program.schedule.injections)
-        self._choose = host.tasks.choose = chooser(program.schedule, host)
+        self._choose = host.tasks.choose = chooser(program.schedule, host, len(program.operations))
         self._calls, self._events = SystemCalls(host), MemoryEvents(host)
         for number in range(program.geometry.devices):
             device = Device(host, number)

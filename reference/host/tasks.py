@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from reference.schedule import Switch
+from reference.schedule import WAITING, Switch
 from reference.trace import Interruption
 
 from .broken import Broken
@@ -280,8 +280,26 @@ class Tasks:
                     "W2", f"no end after {self.most_steps} protocol points, waiting for {what}"
                 )
             task.ready, task.waits_for = ready, what
-            self._leave(task, None)
+            self._leave(task, self._instead(self._next(), WAITING + what, self.runnable))
             task.ready, task.waits_for = None, ""
+
+    def _instead(
+        self, default: int | None, where: str, runnable: Callable[[], list[int]]
+    ) -> int | None:
+        """Who runs while the task that runs cannot: another than the default, if it is chosen.
+
+        It is a protocol point too, though no point to be interrupted at.
+        """
+        task = self.task
+        if default is None or task.current is None:
+            return default
+        task.points += 1
+        point = Point(task.actor, task.current.operation, task.points)
+        chosen = self.choose(point, where, default, runnable)
+        if chosen in {default, task.actor} or not self._can_run(chosen):
+            return default
+        self._switched(point, where, chosen)
+        return chosen
 
     def _leave(self, task: Task, wanted: int | None) -> None:
         self._wanted = wanted
@@ -296,9 +314,13 @@ class Tasks:
 
     def give_way(self, where: str) -> None:
         """Let somebody else run if anybody can, as a busy wait does."""
-        task = self.task
-        others = [actor for actor in self.runnable() if actor != task.actor]
+        task, switches = self.task, len(self.taken)
         self.point(where)
-        if others and self.task is task and not self.over:
-            if self._can_run(others[0]):
-                self._leave(task, others[0])
+        others = [actor for actor in self.runnable() if actor != task.actor]
+        if self.over or len(self.taken) > switches or not others:
+            return
+        self.steps += 1
+        # Not the state in which it stood at the point above: it will go on behind it.
+        task.waits_for = where
+        self._leave(task, self._instead(others[0], where, lambda: others))
+        task.waits_for = ""
