@@ -16,12 +16,24 @@ from pathlib import Path
 import msgspec
 
 from reference.description import Description
+from reference.protocol import Profile
 from reference.syncmodels import Sync
 
+from .exhaustive import Tally
 from .expect import Expectation
+from .explore.programs import PAGES
+from .pct import PctPromise
 from .verdicts import RuleResult, Verdict
 
-__all__ = ["Certificate", "FailureRecord", "Identity", "Lengths", "identify", "lengths_of"]
+__all__ = [
+    "Certificate",
+    "FailureRecord",
+    "Identity",
+    "Lengths",
+    "Searched",
+    "identify",
+    "lengths_of",
+]
 
 FORMAT = 1
 
@@ -58,6 +70,43 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
     unstable: bool
 
 
+class Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the exhaustive search is with one of its bounds."""
+
+    operations: int
+    """Of each program, beside those that set it up and the reads that close it."""
+    pages: int
+    switches: int
+    """Of each schedule, at most."""
+    complete: bool
+    """Every program of the bound was run under every schedule of it."""
+    programs: int
+    """Programs that were run under every schedule."""
+    total: int
+    """Programs of the bound."""
+    failed: int
+    """Programs that were left when they had failed."""
+    runs: int
+    pruned: int
+    """Runs that were not followed further, since they had come to a state that was known."""
+
+    @classmethod
+    def of(cls, tally: Tally) -> Searched:
+        """A tally as plain data."""
+        covered = tally.covered
+        return cls(
+            operations=tally.bound.operations,
+            pages=PAGES,
+            switches=tally.bound.switches,
+            complete=tally.complete,
+            programs=covered.programs,
+            total=tally.total,
+            failed=covered.failed,
+            runs=covered.runs,
+            pruned=covered.pruned,
+        )
+
+
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -65,6 +114,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     lastwriter: str
     candidate: Identity
     model: Sync
+    profile: Profile | None
+    """How the rules of the protocol were read; None for a candidate that shows no protocol."""
     verdict: Verdict
     surprises: list[str]
     """Expected failures that did not fail."""
@@ -79,6 +130,10 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     operations: int
     sweep_reads: int
     lengths: Lengths
+    exhaustive: list[Searched]
+    """The bounds that were begun, in their order; nothing for a candidate without schedules."""
+    pct: list[PctPromise]
+    """What runs under random priorities promise; likewise."""
     seed: int
     budget: str
     jobs: int

@@ -22,20 +22,24 @@ from reference.program import Program
 from .certificate import (
     Certificate,
     FailureRecord,
+    Searched,
     identify,
     lengths_of,
     own_version,
     versions,
 )
 from .examine import Coverage, Failure
+from .exhaustive import Exhaustive, Share
 from .expect import surprises
-from .shards import shards
+from .shards import Shard, shards
 from .store import Store, file_name, runnable
 from .tasks import PER_RULE, Done, Request, Task, Workers, weight
 from .verdicts import overall, results
 
 __all__ = ["PER_RULE", "Event", "Finished", "Found", "Progress", "Request", "certify"]
 
+EXHAUSTIVE = 3
+"""One in so many programs is of the exhaustive search, for a candidate that takes schedules."""
 PATIENCE = 20
 """Failing programs after which a run ends, if their rules were not expected to fail; one that
 hangs or eats memory counts for several."""
@@ -132,8 +136,16 @@ class _Run:
         self.shown_as: dict[str, str] = {}
         """The rule that a program broke, and the one that it broke when it was reduced."""
         self.kept: dict[str, Failure] = {}
-        self.store = Store(request.out / "failures", request.spec, request.model)
+        self.store = Store(
+            request.out / "failures", request.spec, request.model, profile=request.profile
+        )
         self.expected = frozenset(each.rule for each in request.expected)
+        self.deadline = None if request.seconds is None else self.start + request.seconds
+        self.exhaustive: Exhaustive[Done] = Exhaustive(
+            request.description, request.model, _quota(request)
+        )
+        self.sampled = 0
+        """Programs that were given out in shards."""
         self.interrupted = False
         self.problem = ""
 
@@ -161,6 +173,8 @@ class _Run:
                 break
         for done in workers.finish():
             yield from self._take(done)
+        for done in self.exhaustive.rest():
+            yield from self._count(done)
 
     def _known(self) -> tuple[Program, ...]:
         return tuple(
@@ -169,22 +183,50 @@ class _Run:
             if runnable(program, self.request.description, self.request.model)
         )
 
-    def _tasks(self) -> Iterator[Task]:
+    def _tasks(self) -> Iterator[Task | None]:
         """What is to be done, until the budget or the patience runs out."""
-        request = self.request
-        deadline = None if request.seconds is None else self.start + request.seconds
         known = self._known()
         if known:
-            yield Task(None, known, deadline, frozenset(), PATIENCE)
-        left = request.programs
-        for shard in shards(request.description, request.seed):
+            yield self._task(PATIENCE, known=known)
+        random = shards(self.request.description, self.request.seed)
+        while True:
             patience = PATIENCE - sum(weight(rule) * n for rule, n in self._unexpected())
-            past = deadline is not None and time.monotonic() >= deadline
-            if past or patience <= 0 or (left is not None and left <= 0):
+            past = self.deadline is not None and time.monotonic() >= self.deadline
+            if past or patience <= 0:
                 return
-            mine = shard if left is None else shard.limited(left)
-            left = None if left is None else left - mine.programs
-            yield Task(mine, (), deadline, self._settled(), patience)
+            left = self._left()
+            share = self.exhaustive.next() if self._is_turn() or left == 0 else None
+            if share is not None:
+                yield self._task(patience, share=share)
+            elif left != 0:
+                shard = next(random)
+                shard = shard if left is None else shard.limited(left)
+                self.sampled += shard.programs
+                yield self._task(patience, shard=shard)
+            elif self.exhaustive.waiting:
+                yield None
+            else:
+                return
+
+    def _task(
+        self,
+        patience: int,
+        *,
+        shard: Shard | None = None,
+        share: Share | None = None,
+        known: tuple[Program, ...] = (),
+    ) -> Task:
+        return Task(self.deadline, self._settled(), patience, shard, share, known)
+
+    def _is_turn(self) -> bool:
+        """Whether the exhaustive search has had less than its share."""
+        return self.exhaustive.charged * (EXHAUSTIVE - 1) <= self.sampled
+
+    def _left(self) -> int | None:
+        """Random programs that the budget has left; None if only time limits them."""
+        if self.request.programs is None:
+            return None
+        return max(0, self.request.programs - self.exhaustive.reserved - self.sampled)
 
     def _unexpected(self) -> Iterator[tuple[str, int]]:
         return ((rule, n) for rule, n in self.failing.items() if rule not in self.expected)
@@ -194,9 +236,16 @@ class _Run:
         return frozenset(rule for rule, count in kept.items() if count >= PER_RULE)
 
     def _take(self, done: Done) -> Iterator[Event]:
+        self.problem = self.problem or done.problem
+        if done.share is None:
+            yield from self._count(done)
+        else:
+            for each in self.exhaustive.take(done.share, done.covered, done):
+                yield from self._count(each)
+
+    def _count(self, done: Done) -> Iterator[Event]:
         self.coverage.update(done.coverage)
         self.failing.update(done.failing)
-        self.problem = self.problem or done.problem
         for found_as, failure in done.failures:
             rule = failure.violation.rule
             self.shown_as.setdefault(found_as, rule)
@@ -245,6 +294,7 @@ class _Run:
             lastwriter=own_version(),
             candidate=identify(request.spec, request.description),
             model=request.model,
+            profile=request.profile if request.description.schedules else None,
             verdict=overall(rules),
             surprises=surprises(request.expected, rules),
             interrupted=self.interrupted,
@@ -257,6 +307,8 @@ class _Run:
             operations=self.coverage.operations,
             sweep_reads=self.coverage.checks,
             lengths=lengths_of(self.coverage.lengths),
+            exhaustive=[Searched.of(tally) for tally in self.exhaustive.tallies],
+            pct=list(self.coverage.pct.promises()),
             seed=request.seed,
             budget=request.budget,
             jobs=request.jobs,
@@ -266,6 +318,13 @@ class _Run:
             versions=versions(),
             capabilities=request.description,
         )
+
+
+def _quota(request: Request) -> int | None:
+    """Runs of the exhaustive search at most; None if only time limits them."""
+    if not request.description.schedules:
+        return 0
+    return None if request.programs is None else request.programs // EXHAUSTIVE
 
 
 def _record(failure: Failure) -> FailureRecord:

@@ -6,6 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,8 +17,6 @@ from adapters.candidate import CandidateError
 from adapters.listener import serve_at
 from adapters.registry import Reach, known, reach_of
 from adapters.tls import TlsFiles
-from adapters.worker import InProcess, Worker
-from reference.model import judge
 from reference.program import Program
 from reference.rules import RULES, Rule, lookup
 from reference.syncmodels import Sync
@@ -26,11 +25,11 @@ from reference.text import dump
 from .certificate import own_version
 from .certify import Request, certify
 from .display import Screen, abandon_stdout, follow, replay_command, show_verdict
-from .examine import Examiner, Failure, as_found
+from .examine import Examiner, Failure, as_found, profile_of
 from .expect import Expectation, ExpectError, load_expectations
 from .explain import explain, render
 from .mutation import ALL, HEADINGS, Score, score
-from .options import Means, UsageError, memory_option, reaching, tls_options
+from .options import Means, UsageError, memory_option, profile_option, reaching, tls_options
 from .store import LoadError, load_program, obstacle, write_atomically
 from .verdicts import Verdict
 
@@ -115,6 +114,7 @@ def candidates() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"),
               show_default=True, help="Folder for certificate and failing programs.")  # fmt: skip
 @click.option("--expect", type=click.Path(path_type=Path), help="File of expected failures.")
+@profile_option
 @reaching
 def certify_command(
     candidate: str | None,
@@ -125,6 +125,7 @@ def certify_command(
     jobs: int,
     out: Path,
     expect: Path | None,
+    profile: str | None,
     means: Means,
 ) -> int:
     """Certify CANDIDATE, or this machine's own kernel.
@@ -141,6 +142,7 @@ def certify_command(
         raise UsageError(f"{spec}: an agent serves one client at a time; leave out -j")
     with means.open(spec) as runner:
         description = runner.description
+    reading = profile_of(profile, description, "--profile")
     sync = Sync(model) if model else description.model
     expected: tuple[Expectation, ...] = ()
     if expect is not None:
@@ -159,6 +161,7 @@ def certify_command(
         expected=expected,
         in_process=means.in_process,
         tls=means.tls,
+        profile=reading,
     )
     return _certify(request, screen)
 
@@ -210,66 +213,80 @@ def _prepare(out: Path) -> None:
 @click.argument("candidate", required=False)
 @click.option("--times", type=click.IntRange(min=1), default=1, show_default=True,
               help="Run it so often; it fails if one run fails.")  # fmt: skip
+@profile_option
 @reaching
 def replay(
     file: Path,
     candidate: str | None,
     times: int,
+    profile: str | None,
     means: Means,
 ) -> int:
     """Run the program in FILE again; exit 1 if it fails (again)."""
     screen = Screen()
-    with _at_hand(file, candidate, means, screen) as (program, runner):
+    with _at_hand(file, candidate, means, profile, screen) as at_hand:
         for _ in range(times):
-            trace = runner.run(program)
-            violation = judge(trace).violation
+            violation = at_hand.examiner.examine(at_hand.program)
             if violation is not None:
-                _show(as_found(trace, violation), file, runner.spec, means, screen)
+                failure = as_found(at_hand.examiner.trace, violation)
+                at_hand.show(failure, file, screen)
                 return 1
     often = f", {times} times" if times > 1 else ""
-    screen.say(f"PASS  {file}: {len(program)} operations on {runner.spec}{often}")
+    screen.say(f"PASS  {file}: {len(at_hand.program)} operations on {at_hand.spec}{often}")
     return 0
+
+
+@dataclass(frozen=True)
+class _AtHand:
+    """A program from a file, and a candidate that can run it."""
+
+    program: Program
+    spec: str
+    examiner: Examiner
+    tls: TlsFiles | None
+
+    def show(self, failure: Failure, file: Path, screen: Screen) -> None:
+        """The report of a failure whose program is in a file."""
+        again = replay_command(file, self.spec, self.tls, self.examiner.profile)
+        screen.print(render(explain(failure), again), crop=False)
 
 
 @contextmanager
 def _at_hand(
-    file: Path, candidate: str | None, means: Means, screen: Screen
-) -> Iterator[tuple[Program, Worker | InProcess]]:
-    """The program in a file, and a candidate that can run it."""
+    file: Path, candidate: str | None, means: Means, profile: str | None, screen: Screen
+) -> Iterator[_AtHand]:
     program = load_program(file)
-    with means.open(candidate or _default_candidate(screen)) as runner:
+    spec = candidate or _default_candidate(screen)
+    with means.open(spec) as runner:
+        reading = profile_of(profile, runner.description, "--profile")
         problem = obstacle(program, runner.description)
         if problem is not None:
             raise UsageError(f"{file}: not for {runner.description.name}: {problem}")
-        yield program, runner
-
-
-def _show(failure: Failure, file: Path, spec: str, means: Means, screen: Screen) -> None:
-    again = replay_command(file, spec, means.tls)
-    screen.print(render(explain(failure), again), crop=False)
+        yield _AtHand(program, spec, Examiner(runner, profile=reading), means.tls)
 
 
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_CANDIDATE
 @click.option("--out", type=click.Path(path_type=Path), help="File for the result [stdout].")
+@profile_option
 @reaching
 def shrink(
     file: Path,
     candidate: str,
     out: Path | None,
+    profile: str | None,
     means: Means,
 ) -> int:
     """Reduce the failing program in FILE; exit 1, or 0 if it does not fail."""
     errors = Screen(stderr=True)
-    with _at_hand(file, candidate, means, errors) as (program, runner):
-        examiner = Examiner(runner)
-        violation = examiner.examine(program)
+    with _at_hand(file, candidate, means, profile, errors) as at_hand:
+        violation = at_hand.examiner.examine(at_hand.program)
         if violation is None:
             errors.say(f"{file} does not fail on {candidate}")
             return 0
-        failure = examiner.reduce(program, violation)
-    _show(failure, out or file, candidate, means, errors)
+        failure = at_hand.examiner.reduce(at_hand.program, violation)
+    at_hand.show(failure, out or file, errors)
     _give(dump(failure.program), out)
     return 1
 

@@ -10,19 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from adapters.tls import TlsFiles
+from reference.protocol import Profile
 from reference.rules import RULES
 from reference.text import dump
 
-from .certificate import Certificate
+from .certificate import Certificate, Searched
 from .certify import Event, Finished, Found, Progress, Request
 from .explain import explain, render
+from .explore.bounds import Bound
+from .pct import PctPromise
 from .verdicts import RuleResult, Verdict
 
 __all__ = ["Screen", "abandon_stdout", "follow", "replay_command", "show_verdict"]
@@ -81,9 +84,13 @@ def abandon_stdout() -> None:
     os.close(nowhere)
 
 
-def replay_command(path: Path, spec: str, tls: TlsFiles | None = None) -> str:
+def replay_command(
+    path: Path, spec: str, tls: TlsFiles | None = None, profile: Profile = Profile.TOLERANT
+) -> str:
     """The command line that runs a failing program again."""
     words = ["lastwriter", "replay", str(path), spec]
+    if profile is not Profile.TOLERANT:
+        words += ["--profile", profile]
     if tls is not None:
         words += ["--certificate", str(tls.certificate), "--key", str(tls.key)]
         words += ["--authority", str(tls.authority)]
@@ -122,7 +129,7 @@ def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certifi
 
 def _show_found(found: Found, request: Request, screen: Screen) -> None:
     screen.print()
-    again = replay_command(found.path, request.spec, request.tls)
+    again = replay_command(found.path, request.spec, request.tls, request.profile)
     screen.print(render(explain(found.failure), again), crop=False)
     rule = found.failure.violation.rule
     for each in request.expected:
@@ -149,8 +156,56 @@ def show_verdict(certificate: Certificate, screen: Screen) -> None:
     screen.print()
     for line in _left_out(certificate.rules):
         screen.print(Text(line, "dim"))
+    for part in _coverage(certificate):
+        screen.print()
+        screen.print(part)
     screen.print()
     screen.print(_summary(certificate))
+
+
+def _coverage(certificate: Certificate) -> Iterable[RenderableType]:
+    """What was searched exhaustively, and what chance would have missed."""
+    if certificate.exhaustive:
+        lines = [
+            "exhaustive search; operations are counted beside those that set a program up and the "
+            "reads that close it, and no failures are injected:",
+            *map(_searched, certificate.exhaustive),
+        ]
+        yield Text("\n".join(lines))
+    if certificate.pct:
+        yield _pct_table(certificate.pct)
+        yield Text(_PCT_MEANS, "dim")
+
+
+def _searched(searched: Searched) -> str:
+    bound = Bound(searched.operations, searched.switches)
+    runs = f"{searched.runs:,} run{'s' if searched.runs != 1 else ''}"
+    if searched.complete:
+        return f"  complete: all {searched.total:,} {bound.programs}, {bound.schedules}: {runs}"
+    failed = f"; {searched.failed:,} were left when they had failed" if searched.failed else ""
+    done = f"{searched.programs:,} of {searched.total:,} {bound.programs}"
+    return f"  not complete: {done}, {bound.schedules}: {runs}{failed}"
+
+
+_PCT_MEANS = (
+    "PCT draws d - 1 points of change from the first k points of a program of n actors; longer "
+    "runs had more points. If a program has a bug of depth d there, one run of it meets the bug "
+    "with a probability of at least 1/(n k^(d-1)). If every program had one, no run would meet "
+    "its own with the probability on the right at most; a bug that few programs have is missed "
+    "far more often."
+)
+
+
+def _pct_table(promises: Iterable[PctPromise]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("PCT depth d", "runs", "actors n", "points k", "longer", "one meets", "all miss"):
+        table.add_column(name, justify="right")
+    for each in promises:
+        table.add_row(
+            str(each.depth), f"{each.runs:,}", str(each.actors), str(each.points),
+            f"{each.longer:,}", f">= {each.met:.3g}", f"<= {each.missed:.3g}",
+        )  # fmt: skip
+    return table
 
 
 def _rules_table(rules: Iterable[RuleResult]) -> Table:

@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+from adapters.candidate import CandidateError
 from adapters.worker import Runner, Worker
+from reference.description import Description
 from reference.model import judge
 from reference.program import Program
+from reference.protocol import Profile
 from reference.record import What
 from reference.trace import Judgement, Trace, Violation
 
+from .pct import PctRuns
 from .reduce import reduce
 from .reduce.scheduled import Attempt, reduce_scheduled
 
-__all__ = ["SLOW", "UNINTERRUPTED", "Coverage", "Examiner", "Failure", "as_found"]
+__all__ = ["SLOW", "UNINTERRUPTED", "Coverage", "Examiner", "Failure", "as_found", "profile_of"]
 
 HANG = "R2"
 SLOW = frozenset({HANG, "R3"})
@@ -49,6 +53,20 @@ def as_found(trace: Trace, violation: Violation) -> Failure:
     return Failure(trace.as_taken(), violation, trace, trace.program, runs=0, unstable=False)
 
 
+def profile_of(name: str | None, description: Description, option: str) -> Profile:
+    """The profile of a name, by default the tolerant one.
+
+    `CandidateError` if one is asked for with an option and the candidate has no protocol.
+    """
+    if name is None:
+        return Profile.TOLERANT
+    if not description.schedules:
+        raise CandidateError(
+            f"{option}: {description.name} is no driver on the host, and shows no protocol"
+        )
+    return Profile(name)
+
+
 class Coverage:
     """What was run, and how often each rule was put to the test."""
 
@@ -60,6 +78,7 @@ class Coverage:
         self.lengths: Counter[int] = Counter()
         """Programs by length in operations."""
         self.exercised: Counter[str] = Counter()
+        self.pct = PctRuns()
 
     def add(self, length: int, total: int, judgement: Judgement) -> None:
         """Count a program of `length` operations, `total` with its closing sweep."""
@@ -76,6 +95,7 @@ class Coverage:
         self.checks += other.checks
         self.lengths.update(other.lengths)
         self.exercised.update(other.exercised)
+        self.pct.update(other.pct)
 
 
 class Examiner:
@@ -93,21 +113,28 @@ class Examiner:
         runner: Runner,
         expected: frozenset[str] = frozenset(),
         interruption: AbstractContextManager[object] = UNINTERRUPTED,
+        profile: Profile = Profile.TOLERANT,
     ) -> None:
         self.runner = runner
         self.expected = expected
         self.interruption = interruption
+        self.profile = profile
         self.coverage = Coverage()
 
     def _run(self, program: Program) -> Trace:
         with self.interruption:
             return self.runner.run(program)
 
+    def judge(self, trace: Trace) -> Judgement:
+        """The word on a trace under this profile."""
+        return judge(trace, self.profile)
+
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
         self.trace = self._run(program)
-        judgement = judge(self.trace)
+        judgement = self.judge(self.trace)
         self.coverage.add(len(program) if length is None else length, len(program), judgement)
+        self.coverage.pct.add(self.trace)
         return judgement.violation
 
     def reduce(self, program: Program, violation: Violation) -> Failure:
@@ -118,7 +145,7 @@ class Examiner:
 
         def reproduce(candidate: Program) -> Violation | None:
             trace = self._run(candidate)
-            violation = judge(trace).violation
+            violation = self.judge(trace).violation
             if violation is not None:
                 traces[candidate] = trace
             return violation
@@ -143,7 +170,7 @@ class Examiner:
         def attempt(candidate: Program) -> Attempt:
             trace = self._run(candidate)
             offers = trace.hosted.offers if trace.hosted else ()
-            return Attempt(judge(trace).violation, _begun(trace), offers)
+            return Attempt(self.judge(trace).violation, _begun(trace), offers)
 
         slow = violation.rule in SLOW
         with self._impatient() if violation.rule == HANG else nullcontext():
@@ -155,7 +182,7 @@ class Examiner:
                 limit=_FEW if slow else _MANY,
             )
         trace = self._run(reduced.program)
-        last = judge(trace).violation
+        last = self.judge(trace).violation
         return Failure(
             reduced.program if last is None else trace.as_taken(),
             last or reduced.violation,

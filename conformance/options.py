@@ -13,11 +13,17 @@ import click
 from adapters.registry import Reach, reach_of
 from adapters.tls import TLS_IS_FOR, TlsFiles
 from adapters.worker import InProcess, Limits, Worker
+from reference.protocol import Profile
 
 from .tasks import open_runner
 
-__all__ = ["Means", "UsageError", "memory_option", "reaching", "tls_options"]
+__all__ = ["Means", "UsageError", "memory_option", "profile_option", "reaching", "tls_options"]
 
+profile_option = click.option(
+    "--profile", type=click.Choice([profile.value for profile in Profile]),
+    help="How to read the rules that the kernel's own drivers take more or less seriously "
+    "[tolerant].",
+)  # fmt: skip
 Command = Callable[..., Any]
 
 

@@ -62,6 +62,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lw-expect", type=Path, metavar="FILE", help="TOML file of expected failures."
     )
     group.addoption(
+        "--lw-profile", choices=["strict", "tolerant"],
+        help="How to read the rules of the protocol of a driver on the host. [tolerant]",
+    )  # fmt: skip
+    group.addoption(
         "--lw-hang", type=_seconds, default=10.0, metavar="S",
         help="Seconds that one program may take. [%(default)s]",
     )  # fmt: skip
@@ -136,6 +140,7 @@ def _prepare(config: pytest.Config) -> Task:
             out=out,
             expect=config.getoption("lw_expect"),
             seconds=config.getoption("lw_hang"),
+            profile=config.getoption("lw_profile"),
             tls=TlsFiles.given(
                 config.getoption("lw_certificate"),
                 config.getoption("lw_key"),

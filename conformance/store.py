@@ -18,6 +18,7 @@ from adapters.journal import left_behind
 from reference.description import Description
 from reference.operations import DEVICE_ACCESSES, Kind
 from reference.program import Comment, Program
+from reference.protocol import Profile
 from reference.rules import RULES
 from reference.schedule import PLAIN
 from reference.syncmodels import Sync
@@ -115,10 +116,16 @@ class Store:
     """Failing programs of one candidate under one sync model."""
 
     def __init__(
-        self, folder: Path, spec: str, model: Sync, database: ExampleDatabase | None = None
+        self,
+        folder: Path,
+        spec: str,
+        model: Sync,
+        database: ExampleDatabase | None = None,
+        profile: Profile = Profile.TOLERANT,
     ) -> None:
         self.folder = folder
         self.spec = spec
+        self.profile = profile
         self.key = f"lastwriter/{spec}/{model}".encode()
         self.database = database or DirectoryBasedExampleDatabase(".hypothesis/examples")
 
@@ -147,10 +154,11 @@ class Store:
 
     def _annotated(self, failure: Failure) -> Program:
         rule = RULES[failure.violation.rule]
+        strict = "; strict profile" if self.profile is Profile.STRICT else ""
         lines = [
             f"{rule.id}: {rule.text}",
             failure.violation.message.partition("\n")[0],
-            f"candidate {self.spec}" + ("; unstable" if failure.unstable else ""),
+            f"candidate {self.spec}{strict}" + ("; unstable" if failure.unstable else ""),
         ]
         comments = [Comment(0, " ".join(line.split())) for line in lines]
         here = Comment(failure.violation.index, "breaks the rule", inline=True)

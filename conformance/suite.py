@@ -26,15 +26,15 @@ from adapters.journal import journal_path
 from adapters.tls import TlsFiles
 from adapters.worker import Limits, Worker
 from reference.description import Description
-from reference.model import judge
 from reference.program import Program
+from reference.protocol import Profile
 from reference.rules import RULES, Group, rules_for
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
 from .certify import Found
 from .display import replay_command
-from .examine import SLOW, Coverage, Examiner, Failure
+from .examine import SLOW, Coverage, Examiner, Failure, profile_of
 from .expect import Expectation, load_expectations
 from .explain import explain, plain, render
 from .generate import PROFILES, Plan, with_sweep
@@ -77,12 +77,14 @@ class Task:
     limits: Limits = field(default_factory=Limits)
     tls: TlsFiles | None = None
     expected: tuple[Expectation, ...] = ()
+    profile: Profile = Profile.TOLERANT
     known: Mapping[str, Program] = field(default_factory=dict)
     """The failing programs that an earlier run kept, by name."""
 
     @property
     def store(self) -> Store:
-        return Store(self.out / "failures", self.spec, self.model, settings().database)
+        database = settings().database
+        return Store(self.out / "failures", self.spec, self.model, database, self.profile)
 
     def missing(self, group: Group) -> str:
         """Why no rule of the group can be put to the test; empty if one can."""
@@ -116,6 +118,7 @@ def prepare(
     seconds: float,
     expect: Path | None,
     tls: TlsFiles | None,
+    profile: str | None = None,
 ) -> Task:
     """Reach the candidate, and make sure of everything that is named.
 
@@ -131,7 +134,10 @@ def prepare(
         journal.unlink(missing_ok=True)
     sync = Sync(model) if model else description.model
     expected = tuple(load_expectations(expect, sync)) if expect else ()
-    task = Task(spec, description, sync, seed, out, programs, shards, limits, tls, expected)
+    reading = profile_of(profile, description, "--lw-profile")
+    task = Task(
+        spec, description, sync, seed, out, programs, shards, limits, tls, expected, reading
+    )
     try:
         plan_for(description, sync, next(endless_shards(description, seed)))
     except ValueError as error:
@@ -171,7 +177,7 @@ class Suite:
         self.store = task.store
         self.journal = _journal(task.out)
         self.worker = Worker(task.spec, limits=task.limits, journal=self.journal, tls=task.tls)
-        self.examiner = Examiner(self.worker, self.expected)
+        self.examiner = Examiner(self.worker, self.expected, profile=task.profile)
         self._met: set[str] = set()
         """Rules that were seen broken while another group was tested."""
 
@@ -267,7 +273,7 @@ class Suite:
         """Run a program that failed before; what it breaks now."""
         for _ in range(REPLAYS):
             trace = self.worker.run(program)
-            violation = judge(trace).violation
+            violation = self.examiner.judge(trace).violation
             if violation is not None:
                 return self._saved(Failure(program, violation, trace, program, 0, unstable=False))
         return None
@@ -351,7 +357,7 @@ class _Hunt:
             return
         whole = with_sweep(program, self.plan)
         trace = self.suite.worker.run(whole)
-        judgement = judge(trace)
+        judgement = self.suite.examiner.judge(trace)
         if self.failures:
             self.runs += 1
         else:
@@ -383,5 +389,5 @@ class _Hunt:
 
 def report(found: Found, task: Task) -> str:
     """What is wrong, as text: the rule, the table of operations and how to run them again."""
-    again = replay_command(found.path, task.spec, task.tls)
+    again = replay_command(found.path, task.spec, task.tls, task.profile)
     return plain(render(explain(found.failure), again)).strip("\n")

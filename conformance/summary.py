@@ -108,7 +108,8 @@ class Summary:
         for rule in unnoticed:
             message, path = self.passing[rule]
             write(f"{rule} ({RULES[rule].group}): {message}", yellow=True)
-            write(f"    again: {replay_command(Path(path), self.task.spec, self.task.tls)}")
+            again = replay_command(Path(path), self.task.spec, self.task.tls, self.task.profile)
+            write(f"    again: {again}")
         if not self.programs:
             return
         unknown = list(self._unknown())

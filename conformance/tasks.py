@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,6 +18,7 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import NamedTuple
 
 from adapters.candidate import CandidateError
 from adapters.journal import Journal, journal_path, journals_of
@@ -25,17 +26,23 @@ from adapters.tls import TlsFiles
 from adapters.worker import InProcess, Limits, Runner, Worker
 from reference.description import Description
 from reference.program import Program
+from reference.protocol import Profile
+from reference.schedule import Offer
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
 from .examine import SLOW, UNINTERRUPTED, Coverage, Examiner, Failure, as_found
+from .exhaustive import Share
 from .expect import Expectation
+from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
+from .explore.programs import preamble
 from .shards import Shard, plan_for, run_shard
 
 __all__ = ["PER_RULE", "Done", "Request", "Task", "Workers", "open_runner", "weight"]
 
 PER_RULE = 3
 """Failing programs that are reduced and kept for each rule; more are only counted."""
+_END = object()
 _SLOW_WEIGHT = 4
 """Programs that fail at once which are as bad as one that takes long to fail."""
 
@@ -58,6 +65,7 @@ class Request:
     """Load the candidate into the processes of the suite, without any protection from it."""
     tls: TlsFiles | None = None
     """Who we are and whom we trust, for an agent that wants to know."""
+    profile: Profile = Profile.TOLERANT
 
     @property
     def budget(self) -> str:
@@ -66,15 +74,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard, or the programs that failed an earlier run."""
+    """One shard, one part of the exhaustive search, or the programs that failed an earlier run."""
 
-    shard: Shard | None
-    known: tuple[Program, ...]
     deadline: float | None
     settled: frozenset[str]
     """Rules of which enough failing programs were reduced."""
     patience: int
     """How many more programs may fail, see `weight`."""
+    shard: Shard | None = None
+    share: Share | None = None
+    known: tuple[Program, ...] = ()
 
 
 @dataclass
@@ -89,6 +98,10 @@ class Done:
     problem: str = ""
     """Why it could not be done to its end."""
     interrupted: bool = False
+    share: Share | None = None
+    """The part of the exhaustive search that the task was, if it was one."""
+    covered: Covered = field(default_factory=Covered)
+    """How much of that part was run."""
 
 
 def weight(rule: str) -> int:
@@ -147,23 +160,25 @@ class Workers:
                 initargs=(request, self._run, self._stop),
             )
 
-    def work(self, tasks: Iterator[Task]) -> Iterator[Done]:
+    def work(self, tasks: Iterator[Task | None]) -> Iterator[Done]:
         """Results in the order in which they come; tasks are taken only as they can be begun.
 
-        The last one is `interrupted` if an interruption ends it.
+        None instead of a task says that there is none until another one is done.  The last result
+        is `interrupted` if an interruption ends it.
         """
         if self._pool is None:
             _STATE.request, _STATE.run = self.request, self._run
             _STATE.interruption = self._interruption
-            yield from map(_perform, tasks)
+            yield from (_perform(task) for task in tasks if task is not None)
             return
         exhausted = False
         while self._pending or not exhausted:
             while not exhausted and len(self._pending) < self.request.jobs:
-                task = next(tasks, None)
-                exhausted = task is None
-                if task is not None:
-                    self._submit(self._pool, task)
+                task = next(tasks, _END)
+                exhausted = task is _END
+                if not isinstance(task, Task):
+                    break
+                self._submit(self._pool, task)
             try:
                 with self._interruption:
                     wait(self._pending, return_when=FIRST_COMPLETED)
@@ -273,6 +288,13 @@ class _Process:
     """A word that no other run has."""
     examiner: Examiner | None = None
     interruption = UNINTERRUPTED
+    catalogue: Catalogue | None = None
+
+    def programs(self, part: Part) -> Iterator[Program]:
+        """The small programs of a part of the exhaustive search."""
+        if self.catalogue is None:
+            self.catalogue = Catalogue(self.request.description, self.request.model)
+        return self.catalogue.programs(part)
 
     def open(self) -> Examiner:
         if self.examiner is None:
@@ -286,13 +308,13 @@ class _Process:
                     tls=request.tls,
                 )
             expected = frozenset(each.rule for each in request.expected)
-            self.examiner = Examiner(runner, expected, self.interruption)
+            self.examiner = Examiner(runner, expected, self.interruption, request.profile)
         return self.examiner
 
     def close(self) -> None:
         if self.examiner is not None:
             self.examiner.runner.close()
-        self.examiner = None
+        self.examiner = self.catalogue = None
 
 
 _STATE = _Process()
@@ -343,15 +365,28 @@ def _problem(error: Exception) -> str:
     return f"the run could not go on: {error}" if isinstance(error, OSError) else str(error)
 
 
+class _Cut(Exception):
+    """The task ends here."""
+
+
+class _Answer(NamedTuple):
+    """What the exhaustive search wants to know of a run."""
+
+    offers: Sequence[Offer]
+
+
 class _Work:
     """One task at work.  Whatever cuts it short, what was done until then counts."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.done = Done()
+        self.done = Done(share=task.share)
         self.patience = task.patience
         self.reduced: Counter[str] = Counter()
         self.expected = frozenset(each.rule for each in _STATE.request.expected)
+        self.going = True
+        self.broken = ""
+        """The rule that the last program broke."""
 
     def perform(self) -> None:
         examiner = _STATE.open()
@@ -359,16 +394,19 @@ class _Work:
         for program in self.task.known:
             if not self.consume(program, len(program)):
                 return
+        request = _STATE.request
         if self.task.shard is not None:
-            request = _STATE.request
             plan = plan_for(request.description, request.model, self.task.shard)
             run_shard(plan, self.task.shard, self.consume)
+        if self.task.share is not None:
+            self._explore(self.task.share)
 
     def consume(self, program: Program, length: int) -> bool:
         """Run one program; whether to go on.
 
         Raises nothing: Hypothesis would run the program again to see the exception once more.
         """
+        self.broken = ""
         try:
             self._examine(_STATE.open(), program, length)
         except (CandidateError, OSError) as error:
@@ -376,18 +414,20 @@ class _Work:
         except KeyboardInterrupt:
             self.done.interrupted = True
         late = self.task.deadline is not None and time.monotonic() >= self.task.deadline
-        return not (self.done.problem or self.done.interrupted or late or self.patience <= 0)
+        self.going = not (self.done.problem or self.done.interrupted or late or self.patience <= 0)
+        return self.going
 
     def _examine(self, examiner: Examiner, program: Program, length: int) -> None:
         violation = examiner.examine(program, length)
         if violation is None:
             return
-        rule, trace = violation.rule, examiner.trace
+        self.broken = rule = violation.rule
+        trace = examiner.trace
         self.done.failing[rule] += 1
         if rule not in self.expected:
             self.patience -= weight(rule)
         # What failed an earlier run is reduced already.
-        most = 1 if self.task.shard else PER_RULE
+        most = PER_RULE if self.task.known else 1
         if rule not in self.task.settled and self.reduced[rule] < most:
             self.reduced[rule] += 1
             self._reduce(examiner, violation, trace)
@@ -399,3 +439,24 @@ class _Work:
         finally:
             # Even where it is cut short the program must not be lost.
             self.done.failures.append((violation.rule, failure))
+
+    # A part of the exhaustive search
+
+    def _explore(self, share: Share) -> None:
+        length = len(preamble(_STATE.request.description)) + share.part.bound.operations
+
+        def run(program: Program) -> _Answer:
+            if not self.going or self.done.coverage.programs == share.runs:
+                raise _Cut
+            self.consume(program, length)
+            if self.done.problem or self.done.interrupted:
+                raise _Cut
+            hosted = _STATE.open().trace.hosted
+            if hosted is None or (self.broken and self.broken not in self.expected):
+                raise Left
+            return _Answer(hosted.offers)
+
+        with suppress(_Cut):
+            explore_part(share.part, _STATE.programs(share.part), run, self.done.covered)
+        # Those that were cut short while they were reduced count too.
+        self.done.covered.runs = self.done.coverage.programs

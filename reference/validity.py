@@ -43,6 +43,14 @@ class Liveness:
         self.queued: dict[tuple[int, int], int] = {}
         self.in_flight: dict[tuple[int, int], int] = {}
 
+    def copy(self) -> Liveness:
+        """The same, to go on from in another way."""
+        other = Liveness(self.geometry)
+        other.alive, other.born = self.alive.copy(), self.born.copy()
+        other.attached = self.attached.copy()
+        other.queued, other.in_flight = self.queued.copy(), self.in_flight.copy()
+        return other
+
     def step(self, operation: Operation) -> str | None:
         """Take one operation; the problem with it, if any, in which case nothing changes."""
         problem = self._problem(operation)

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conformance.certificate import Certificate, FailureRecord, Identity, Lengths
+from conformance.certificate import Certificate, FailureRecord, Identity, Lengths, Searched
 from conformance.expect import Expectation, load_expectations
+from conformance.pct import PctPromise
 from conformance.verdicts import RuleResult, Verdict
 from reference.description import Description
 from reference.syncmodels import Sync
@@ -22,6 +23,8 @@ STRUCTS = (
     RuleResult,
     FailureRecord,
     Lengths,
+    Searched,
+    PctPromise,
     Expectation,
 )
 TEXT = "".join((DOCS / name).read_text("utf-8") for name in ("candidates.md", "certificates.md"))

@@ -5,11 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 
+import msgspec
 import pytest
 from racing import Unchecked, attempt, wrong
 
-from conformance.explore.bounds import BOUNDS, Bound, share
-from conformance.explore.programs import alphabet, small_geometry, small_programs
+from conformance.explore.bounds import (
+    BOUNDS,
+    Bound,
+    Catalogue,
+    Covered,
+    Left,
+    Part,
+    explore_part,
+    parts,
+)
+from conformance.explore.programs import (
+    alphabet,
+    count_programs,
+    small_geometry,
+    small_programs,
+)
 from conformance.explore.schedules import Explored, explore
 from conformance.explore.sweep import sweep
 from reference.description import Description
@@ -151,17 +166,62 @@ def test_a_sweep_makes_every_failure_happen_once() -> None:
         assert run.broken is None
 
 
-def test_the_shares_of_a_bound_are_all_of_it() -> None:
-    run = lambda program: run_program(program, FaultingDriver)  # noqa: E731
-    bound = Bound(1, 1)
-    whole = [program for program, _ in share(DESCRIPTION, Sync.FAULTING, bound, 0, 1, run)]
-    parts = [
-        program
-        for part in range(3)
-        for program, _ in share(DESCRIPTION, Sync.FAULTING, bound, part, 3, run)
-    ]
-    assert len(parts) == len(whole)
-    assert set(parts) == set(whole)
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_small_programs_are_counted_without_being_made(length: int) -> None:
+    few = msgspec.structs.replace(
+        DESCRIPTION, operations=frozenset({"map", "attach", "read", "dwrite", "fork", "exit"})
+    )
+    made = sum(1 for _ in small_programs(few, Sync.FAULTING, length))
+    assert count_programs(few, length) == made > 0
+
+
+@pytest.mark.parametrize("bound", [Bound(1, 1), Bound(2, 0), Bound(1, 2)])
+def test_the_parts_of_a_bound_are_all_of_it(bound: Bound) -> None:
+    whole = list(small_programs(DESCRIPTION, Sync.FAULTING, bound.operations))
+    found = list(parts(bound, len(whole)))
+    assert len(found) > 1 or bound.switches == 0
+    catalogue = Catalogue(DESCRIPTION, Sync.FAULTING)
+    # Forwards, backwards, and some of them not to their end.
+    for part in (*found, *reversed(found)):
+        expected = whole[part.first : part.first + part.programs]
+        assert list(islice(catalogue.programs(part), 1)) == expected[:1]
+        assert list(catalogue.programs(part)) == expected
+    assert sum(part.programs for part in found) == len(whole)
+
+
+def test_a_part_is_covered_when_every_schedule_was_run() -> None:
+    part = Part(Bound(1, 1), 0, 3)
+    covered = Covered()
+    runs = []
+
+    def run(program: Program) -> Run:
+        runs.append(program)
+        return run_program(program, FaultingDriver)
+
+    programs = list(Catalogue(DESCRIPTION, Sync.FAULTING).programs(part))
+    explore_part(part, programs, run, covered)
+    assert (covered.programs, covered.failed, covered.runs) == (3, 0, len(runs))
+    for program in programs:
+        mine = {each.schedule.switches for each in runs if each.operations == program.operations}
+        explored = explore(program, lambda each: run_program(each, FaultingDriver), 1, Explored())
+        assert mine == {each.schedule.switches for each, _ in explored}
+
+
+def test_a_part_that_ends_early_covers_no_more_than_it_has_run() -> None:
+    part = Part(Bound(1, 1), 0, 3)
+    programs = list(Catalogue(DESCRIPTION, Sync.FAULTING).programs(part))
+    covered = Covered()
+
+    def run(program: Program) -> Run:
+        if program.operations == programs[1].operations:
+            raise Left
+        if program.operations == programs[2].operations and program.schedule.switches:
+            raise InterruptedError
+        return run_program(program, FaultingDriver)
+
+    with pytest.raises(InterruptedError):
+        explore_part(part, programs, run, covered)
+    assert (covered.programs, covered.failed) == (1, 1)
 
 
 def test_bounds_say_what_they_cover() -> None:

@@ -1,11 +1,13 @@
-"""What an exhaustive search covers: all programs up to a length, all schedules up to so many
-switches; bound after bound, the cheap ones first.
+"""What an exhaustive search covers: all programs of a length, all schedules up to so many
+switches; bound after bound, the cheap ones first, each cut in parts that can be run one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 from reference.description import Description
 from reference.program import Program
@@ -14,9 +16,7 @@ from reference.syncmodels import Sync
 from .programs import PAGES, small_programs
 from .schedules import Explored, Offering, explore
 
-__all__ = ["BOUNDS", "Bound", "share"]
-
-Result = TypeVar("Result", bound=Offering)
+__all__ = ["BOUNDS", "Bound", "Catalogue", "Covered", "Left", "Part", "explore_part", "parts"]
 
 
 class Bound(NamedTuple):
@@ -27,27 +27,113 @@ class Bound(NamedTuple):
     switches: int
 
     def __str__(self) -> str:
-        programs = _plural(self.operations, "operation")
-        schedules = _plural(self.switches, "switch")
-        return f"all programs of {programs} on {PAGES} pages, all schedules with up to {schedules}"
+        return f"all {self.programs}, {self.schedules}"
+
+    @property
+    def programs(self) -> str:
+        return f"programs of {_plural(self.operations, 'operation')} on {PAGES} pages"
+
+    @property
+    def schedules(self) -> str:
+        return f"all schedules with up to {_plural(self.switches, 'switch')}"
 
 
 BOUNDS = (Bound(1, 1), Bound(2, 0), Bound(1, 2), Bound(2, 1), Bound(3, 0), Bound(2, 2), Bound(3, 1))
-"""In the order in which they are worth their runs: some 600, 1,000, 14,000, 50,000 ..."""
+"""In the order in which they are worth their runs: some 1,000, 1,000, 14,000, 50,000 ..."""
+_RUNS = (1, 45, 600)
+"""Roughly, the runs that one program takes with up to 0, 1 and 2 switches."""
+_RUNS_OF_PART = 225
+"""Runs that a part is meant to take, about as many as a shard of random programs."""
 
 
-def share(
-    description: Description,
-    model: Sync,
-    bound: Bound,
-    part: int,
-    parts: int,
-    run: Callable[[Program], Result],
-) -> Iterator[tuple[Program, Result]]:
-    """Every `parts`-th program of a bound, from number `part` on, under all of its schedules."""
-    for number, program in enumerate(small_programs(description, model, bound.operations)):
-        if number % parts == part:
-            yield from explore(program, run, bound.switches, Explored())
+class Part(NamedTuple):
+    """Some of the programs of a bound, under all of its schedules."""
+
+    bound: Bound
+    first: int
+    """Number of the first program."""
+    programs: int
+
+    @property
+    def expected(self) -> int:
+        """Runs that it will take, roughly."""
+        return self.programs * _RUNS[self.bound.switches]
+
+
+def parts(bound: Bound, total: int) -> Iterator[Part]:
+    """The parts of a bound that has so many programs."""
+    size = max(1, _RUNS_OF_PART // _RUNS[bound.switches])
+    for first in range(0, total, size):
+        yield Part(bound, first, min(size, total - first))
+
+
+@dataclass
+class Covered:
+    """How much of something has been run."""
+
+    programs: int = 0
+    """Programs that were run under all of their schedules."""
+    failed: int = 0
+    """Programs that were left when they had failed."""
+    runs: int = 0
+    pruned: int = 0
+    """Runs that were not followed further, since they had come to a state that was known."""
+
+    def update(self, other: Covered) -> None:
+        """Add what was run elsewhere."""
+        self.programs += other.programs
+        self.failed += other.failed
+        self.runs += other.runs
+        self.pruned += other.pruned
+
+
+class Left(Exception):
+    """Raised by a run: its program has failed, and is not to be run any more."""
+
+
+def explore_part(
+    part: Part, programs: Iterable[Program], run: Callable[[Program], Offering], covered: Covered
+) -> None:
+    """Run the programs of a part under all schedules; what `run` raises ends it, but for `Left`.
+
+    Only a program of which every schedule was run counts as such in `covered`.
+    """
+    for program in programs:
+        explored = Explored()
+        try:
+            for _ in explore(program, run, part.bound.switches, explored):
+                covered.runs += 1
+        except Left:
+            covered.runs += 1
+            covered.failed += 1
+        else:
+            covered.programs += explored.complete
+        finally:
+            covered.pruned += explored.pruned
+
+
+class Catalogue:
+    """The programs of a candidate's bounds, by number."""
+
+    def __init__(self, description: Description, model: Sync) -> None:
+        self._description = description
+        self._model = model
+        self._length = 0
+        self._next = 0
+        self._rest: Iterator[Program] = iter(())
+
+    def programs(self, part: Part) -> Iterator[Program]:
+        """Those of a part.  To go on from an earlier part costs less than to go back."""
+        length = part.bound.operations
+        if length != self._length or part.first < self._next:
+            self._length, self._next = length, 0
+            self._rest = small_programs(self._description, self._model, length)
+        for _ in islice(self._rest, part.first - self._next):
+            pass
+        self._next = part.first
+        for program in islice(self._rest, part.programs):
+            self._next += 1
+            yield program
 
 
 def _plural(number: int, noun: str) -> str:

@@ -16,7 +16,7 @@ from reference.program import Program
 from reference.syncmodels import Sync
 from reference.validity import Liveness
 
-__all__ = ["PAGES", "alphabet", "count_programs", "small_programs"]
+__all__ = ["PAGES", "alphabet", "count_programs", "preamble", "small_programs"]
 
 PAGES = 2
 """Pages that small programs use."""
@@ -93,7 +93,7 @@ def small_programs(description: Description, model: Sync, length: int) -> Iterat
     """Every program of so many operations, in a fixed order."""
     geometry = small_geometry(description)
     letters = alphabet(description)
-    before = _preamble(description)
+    before = preamble(description)
     for word in product(letters, repeat=length):
         if not _canonical(word):
             continue
@@ -107,10 +107,27 @@ def small_programs(description: Description, model: Sync, length: int) -> Iterat
 
 def count_programs(description: Description, length: int) -> int:
     """How many there are."""
-    return sum(1 for _ in small_programs(description, description.model, length))
+    state = Liveness(small_geometry(description))
+    for operation in preamble(description):
+        state.step(operation)
+    return _count(state, alphabet(description), length, named=False)
 
 
-def _preamble(description: Description) -> tuple[Operation, ...]:
+def _count(state: Liveness, letters: list[Operation], left: int, *, named: bool) -> int:
+    """The ways to go on from a state by so many letters; `named`: some letter names a page."""
+    if not left:
+        return 1
+    count = 0
+    for letter in letters:
+        first_named = _names_page(letter) and not named
+        after = state.copy()
+        if not (first_named and letter.page) and after.step(letter) is None:
+            count += _count(after, letters, left - 1, named=named or first_named)
+    return count
+
+
+def preamble(description: Description) -> tuple[Operation, ...]:
+    """What each begins with."""
     begin = (
         Operation(Kind.MAP, 0, 0, _RW, 0, PAGES),
         Operation(Kind.ATTACH, 0, 0, 0, 0, 0),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from ..operations import ACCESSES, DEVICE_KINDS, Kind, Operation
-from ..protocol import check
+from ..protocol import Profile, check
 from ..rules import RULES
 from ..trace import Cause, Hosted, Judgement, Trace, Violation, WrongWord
 from .history import ON_DEVICE, Mark
@@ -31,13 +31,14 @@ _WATCHED = ("W1", "W2", "W3", "W4", "W5", "W6")
 """Those that the host watches over in every run."""
 
 
-def judge(trace: Trace) -> Judgement:
+def judge(trace: Trace, profile: Profile = Profile.TOLERANT) -> Judgement:
     """Run the model along the trace.
 
-    A breakdown of the candidate counts as its answer to the last operation.
+    A breakdown of the candidate counts as its answer to the last operation.  The profile matters
+    to the rules of the protocol, and so for drivers on the host only.
     """
     if trace.hosted is not None:
-        return _judge_hosted(trace, trace.hosted)
+        return _judge_hosted(trace, trace.hosted, profile)
     program = trace.program
     violation, exercised = _follow(trace)
     if violation is not None:
@@ -72,12 +73,12 @@ def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
     return None, exercised
 
 
-def _judge_hosted(trace: Trace, hosted: Hosted) -> Judgement:
+def _judge_hosted(trace: Trace, hosted: Hosted, profile: Profile) -> Judgement:
     """Contents in the order of effects, the protocol, and what ended the run: the first counts."""
     try:
         order = InOrder(trace, hosted)
         wrong, exercised = _follow(order.trace)
-        breach, protocol = check(hosted.record, trace.program.model)
+        breach, protocol = check(hosted.record, trace.program.model, profile)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         # A driver in C may have overwritten what the host knew.
         message = f"{Problem.ANSWER.value}: a run that makes no sense ({type(error).__name__})"
