@@ -75,13 +75,22 @@ class BuildCompiled(build_ext):
         )
 
 
-def mirror(name: str) -> Executable:
+MIRRORS = (
+    ("process_vm",),
+    ("io_uring",),
+    ("kvm", "kvm_guest"),
+)
+"""Those of Linux: the name of each, and its C files besides NAME.c and what all of them share."""
+
+
+def mirror(name: str, *more: str) -> Executable:
     """The executable of `linux:NAME`: what all of them share, and the device of this one."""
     shared = sorted(str(path) for path in LINUX.glob("process*.c") if path.stem != "process_vm")
     return Executable(
         f"adapters.linux.{name}_agent",
-        sources=[*COMMON, *shared, str(LINUX / f"{name}.c")],
+        sources=[*COMMON, *shared, *(str(LINUX / f"{each}.c") for each in (name, *more))],
         include_dirs=["adapters/include", str(LINUX)],
+        libraries=["pthread"],  # for a C library that has it apart
         depends=["adapters/include/lastwriter.h", *map(str, LINUX.glob("*.h"))],
         optional=True,  # everything else works without, and says how to get them
     )
@@ -99,7 +108,7 @@ def model() -> list[Extension]:
 
 setup(
     ext_modules=[
-        *([mirror("process_vm"), mirror("io_uring")] if sys.platform == "linux" else []),
+        *(mirror(*each) for each in MIRRORS if sys.platform == "linux"),
         *(model() if COMPILE else []),
     ],
     cmdclass={"build_ext": BuildCompiled},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commanding import Done, lastwriter
 
-from adapters.linux import probe
+from adapters.linux import NAMES, probe
 from adapters.worker import InProcess, Worker
 from conformance.examine import Examiner
 from conformance.shards import plan_for, run_shard, shards
@@ -16,9 +16,9 @@ from conformance.verdicts import Verdict
 from reference.program import Program
 from reference.text import dump
 
-PROBES = {name: probe(name) for name in ("process_vm", "io_uring")}
+PROBES = {name: probe(name) for name in NAMES}
 CORRECT = ("reference:faulting", "reference:refcounting", "reference:registration",
-           "linux:process_vm")  # fmt: skip
+           "linux:process_vm", "linux:kvm")  # fmt: skip
 FINDINGS = Path(__file__).parent.parent / "docs" / "findings"
 OPERATIONS = 200_000
 SEED = 2026
@@ -42,6 +42,14 @@ def test_process_vm_passes(tmp_path: Path) -> None:
     assert done.certificate.failing_programs == 0
     assert "Linux" in done.certificate.candidate.version
     assert done.rule("C1").exercised > 100
+
+
+@needs("kvm")
+def test_kvm_passes(tmp_path: Path) -> None:
+    done = certified(tmp_path, "linux:kvm", "--programs", "150")
+    assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
+    assert done.certificate.model == "faulting"
+    assert done.rule("I12").exercised > 100
 
 
 @needs("io_uring")
@@ -73,7 +81,7 @@ def open_candidate(spec: str) -> InProcess | Worker:
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param(spec, marks=[needs("process_vm")] if spec.startswith("linux:") else [])
+        pytest.param(spec, marks=[needs(spec[6:])] if spec.startswith("linux:") else [])
         for spec in CORRECT
     ],
 )

@@ -28,7 +28,11 @@ def check_available(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "model", "keys"),
-    [("process_vm", Sync.FAULTING, 0), ("io_uring", Sync.REGISTRATION, 8)],
+    [
+        ("process_vm", Sync.FAULTING, 0),
+        ("io_uring", Sync.REGISTRATION, 8),
+        ("kvm", Sync.FAULTING, 0),
+    ],
 )
 def test_describes_itself(name: str, model: Sync, keys: int) -> None:
     check_available(name)
@@ -48,8 +52,8 @@ def test_describes_itself(name: str, model: Sync, keys: int) -> None:
 def test_unknown_and_unbuilt_mirrors_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(CandidateError, match=r"no Linux mirror 'kvm'; there are process_vm, io_"):
-        executable("kvm")
+    with pytest.raises(CandidateError, match=r"no Linux mirror 'gpu'; there are process_vm, io_"):
+        executable("gpu")
     monkeypatch.setattr(linux, "FOLDER", tmp_path)
     found = probe("process_vm")
     assert not found.available

@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TREE = ("reference", "adapters", "conformance", "setup.py", "pyproject.toml", "MANIFEST.in",
         "README.md", "LICENSE")  # fmt: skip
-AGENTS = {"adapters/linux/process_vm_agent", "adapters/linux/io_uring_agent"}
+LINUX = ("process_vm", "io_uring", "kvm")
+AGENTS = {f"adapters/linux/{name}_agent" for name in LINUX}
 NEEDED = {
     "adapters/agent/agent.c",
     "adapters/examples/drivers/template.c",
@@ -144,7 +145,7 @@ def test_without_a_compiler_the_rest_is_built(tmp_path: Path) -> None:
     names = names_in(tmp_path / "wheel")
     assert python_files() | NEEDED <= names
     assert not AGENTS & names
-    for name in ("process_vm", "io_uring"):
+    for name in LINUX:
         assert f"linux:{name} is left out" in said
 
 

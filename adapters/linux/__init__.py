@@ -16,7 +16,7 @@ from ..wire import decode_description, printable
 
 __all__ = ["NAMES", "Probe", "executable", "probe"]
 
-NAMES = ("process_vm", "io_uring")
+NAMES = ("process_vm", "io_uring", "kvm")
 FOLDER = Path(__file__).parent
 PROBE_SECONDS = 20.0
 

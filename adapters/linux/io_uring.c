@@ -337,10 +337,7 @@ void device_unregister(const lw_operation *op, lw_outcome *outcome)
 
 unsigned device_owner(const lw_operation *op)
 {
-    const struct device *device = &mirror.control->devices[op->device];
-    unsigned process = op->kind == LW_ATTACH ? op->process : device->attached - 1u;
-
-    return process_alive(process) ? process + 1 : COORDINATOR;
+    return owner_of_process(op);
 }
 
 void device_attach(const lw_operation *op, lw_outcome *outcome)

@@ -125,11 +125,12 @@ void device_reset(void);
 void device_forked(void);
 void device_leaving(void);
 
-/* Who does the operations of a device (in its present state) and who attaches it. */
+/* Who does the operations of a device (in its present state) and who attaches it: the
+ * coordinator, or the process that it is attached to. */
 unsigned device_owner(const lw_operation *op);
 
-/* One access, at once.  `at` is the offset in the shared memory where the data of a read goes
- * or where the words of a write lie. */
+/* One access, at once, or a fault-in.  `at` is the offset in the shared memory where the data of a
+ * read or an atomic goes, or where the words of a write lie. */
 void device_access(const lw_operation *op, size_t at, lw_outcome *outcome);
 void device_attach(const lw_operation *op, lw_outcome *outcome);
 void device_detach(const lw_operation *op, lw_outcome *outcome);
@@ -156,6 +157,8 @@ void turn_give(unsigned owner);
 void turn_wait(void);
 /* Do what is ours from the cursor on, then hand over; the coordinator just returns. */
 void turn_run(void);
+/* The process that a device is attached to or is to be, or the coordinator if it has exited. */
+unsigned owner_of_process(const lw_operation *op);
 void futex_wait(uint32_t *word, uint32_t value);
 void futex_wake(uint32_t *word);
 
@@ -232,6 +235,13 @@ static inline int is_read(unsigned kind)
 static inline int is_device_access(unsigned kind)
 {
     return kind >= LW_DREAD && kind <= LW_DCAS;
+}
+
+/* Whether an access gives the old values of its words. */
+static inline int gives_data(unsigned kind)
+{
+    return kind == LW_READ || kind == LW_ADD || kind == LW_CAS || kind == LW_DREAD ||
+           kind == LW_DADD || kind == LW_DCAS;
 }
 
 static inline char *page_address(unsigned page)

@@ -31,7 +31,7 @@ static void fill_words(const lw_operation *op, size_t at)
 static void access_at(const lw_operation *op, size_t at, lw_outcome *outcome)
 {
     device_access(op, at, outcome);
-    outcome->size = is_read(op->kind) ? outcome->done : 0;
+    outcome->size = gives_data(op->kind) ? outcome->done : 0;
 }
 
 void job_perform(unsigned device, struct job *job)
@@ -55,9 +55,9 @@ static void queue(const lw_operation *op, lw_outcome *outcome)
 
 static void access_now(const lw_operation *op, lw_outcome *outcome)
 {
-    size_t at = is_read(op->kind) ? DATA_AT + outcome->data : WORDS_AT;
+    size_t at = gives_data(op->kind) ? DATA_AT + outcome->data : WORDS_AT;
 
-    if (!is_read(op->kind))
+    if (op->kind == LW_DWRITE)
         fill_words(op, at);
     access_at(op, at, outcome);
 }
@@ -71,7 +71,7 @@ static void submit(const lw_operation *op, lw_outcome *outcome)
         return;
     }
     for (unsigned i = 0; i < job->count; i++)
-        if (!is_read(job->accesses[i].kind))
+        if (job->accesses[i].kind == LW_DWRITE)
             fill_words(&job->accesses[i], job_place(op->device, job, i));
     device_submit(op->device, job);
 }
@@ -167,7 +167,7 @@ static uint32_t job_room(const struct job *job)
 
     for (unsigned i = 0; i < job->count; i++)
         room += (uint32_t)sizeof(lw_outcome) +
-                (is_read(job->accesses[i].kind) ? job->accesses[i].length : 0);
+                (gives_data(job->accesses[i].kind) ? job->accesses[i].length : 0);
     return room;
 }
 
@@ -175,7 +175,5 @@ uint32_t step_room(const lw_operation *op)
 {
     if (op->kind == LW_WAIT)
         return job_room(job_of(op));
-    if (op->kind == LW_READ || op->kind == LW_ADD || op->kind == LW_CAS)
-        return op->length;
-    return op->kind == LW_DREAD && !op->job ? op->length : 0;
+    return gives_data(op->kind) && !op->job ? op->length : 0;
 }

@@ -41,6 +41,14 @@ void turn_wait(void)
     __atomic_store_n(state, IDLE, __ATOMIC_SEQ_CST);
 }
 
+unsigned owner_of_process(const lw_operation *op)
+{
+    const struct device *device = &mirror.control->devices[op->device];
+    unsigned process = op->kind == LW_ATTACH ? op->process : device->attached - 1u;
+
+    return process_alive(process) ? process + 1 : COORDINATOR;
+}
+
 /* An operation of a process that is not there goes to the coordinator, which says so. */
 static unsigned owner_of(const lw_operation *op)
 {
