@@ -76,9 +76,11 @@ class BuildCompiled(build_ext):
 
 
 MIRRORS = (
-    ("process_vm",),
+    ("process_vm", "outside"),
     ("io_uring",),
     ("kvm", "kvm_guest"),
+    ("vmsplice",),
+    ("proc_mem", "outside"),
 )
 """Those of Linux: the name of each, and its C files besides NAME.c and what all of them share."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.client import RemoteCandidate
-from adapters.linux import executable, probe
+from adapters.linux import CONTROLS, NAMES, executable, probe
 from adapters.process import Child
 from adapters.wire import Stream
 from reference.geometry import Geometry
@@ -17,6 +17,8 @@ from reference.text import parse
 
 OK, FAULT, ERROR, SKIPPED, UNSUPPORTED = Status
 HUGE = 2 << 20
+MIRRORS = tuple(name for name in NAMES if name not in CONTROLS)
+"""Those that must be correct."""
 SECONDS = 30.0
 """Far more than anything here takes: how long to wait before it counts as lost."""
 

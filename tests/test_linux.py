@@ -14,6 +14,7 @@ from linux_agents import (
     ERROR,
     FAULT,
     HUGE,
+    MIRRORS,
     OK,
     SECONDS,
     SKIPPED,
@@ -25,7 +26,6 @@ from linux_agents import (
     words,
 )
 
-from adapters.linux import NAMES
 from adapters.wire import ClosedError
 from reference.geometry import Geometry
 from reference.outcomes import OUTCOME, Outcome, decode_wait
@@ -41,13 +41,13 @@ def running(name: str) -> Iterator[Agent]:
         agent.close()
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=MIRRORS)
 def agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
     with running(request.param) as agent:
         yield agent
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=MIRRORS)
 def own_agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
     """One that the test may break."""
     with running(request.param) as agent:

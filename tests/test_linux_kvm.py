@@ -119,7 +119,7 @@ def test_an_arena_may_be_larger_than_the_one_before(kvm: Agent) -> None:
 def test_without_the_device_file_the_reason_is_said() -> None:
     """In a mount namespace whose /dev is empty; a user's own, where that is allowed."""
     script = 'mount -t tmpfs none /dev && exec "$0" --probe'
-    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, executable("kvm")]
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, str(executable("kvm"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unavailable" not in done.stderr:
         pytest.skip(f"no mount namespace here: {done.stderr}")

@@ -32,6 +32,8 @@ def check_available(name: str) -> None:
         ("process_vm", Sync.FAULTING, 0),
         ("io_uring", Sync.REGISTRATION, 8),
         ("kvm", Sync.FAULTING, 0),
+        ("vmsplice", Sync.REGISTRATION, 8),
+        ("proc_mem", Sync.FAULTING, 0),
     ],
 )
 def test_describes_itself(name: str, model: Sync, keys: int) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from adapters.linux import NAMES
+
 ROOT = Path(__file__).parents[1]
 TREE = ("reference", "adapters", "conformance", "setup.py", "pyproject.toml", "MANIFEST.in",
         "README.md", "LICENSE")  # fmt: skip
-LINUX = ("process_vm", "io_uring", "kvm")
-AGENTS = {f"adapters/linux/{name}_agent" for name in LINUX}
+AGENTS = {f"adapters/linux/{name}_agent" for name in NAMES}
 NEEDED = {
     "adapters/agent/agent.c",
     "adapters/examples/drivers/template.c",
@@ -145,7 +146,7 @@ def test_without_a_compiler_the_rest_is_built(tmp_path: Path) -> None:
     names = names_in(tmp_path / "wheel")
     assert python_files() | NEEDED <= names
     assert not AGENTS & names
-    for name in LINUX:
+    for name in NAMES:
         assert f"linux:{name} is left out" in said
 
 

@@ -14,9 +14,11 @@ from reference.description import Description
 from ..candidate import CandidateError
 from ..wire import decode_description, printable
 
-__all__ = ["NAMES", "Probe", "executable", "probe"]
+__all__ = ["CONTROLS", "NAMES", "Probe", "executable", "probe"]
 
-NAMES = ("process_vm", "io_uring", "kvm")
+NAMES = ("process_vm", "io_uring", "kvm", "vmsplice", "proc_mem")
+CONTROLS = {"vmsplice": "C1", "proc_mem": "H3"}
+"""Those that are no correct mirrors of their sync model, with the rule that each must fail."""
 FOLDER = Path(__file__).parent
 PROBE_SECONDS = 20.0
 

@@ -1,216 +1,35 @@
 /*
  * linux:process_vm: the device is another process that reaches into the memory of the one that
  * it is attached to.  It keeps no translation of its own: every access asks the page tables.
- *
- * Immediate accesses are made by the coordinator, jobs by a process of the device's own.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "process.h"
+#include "outside.h"
 
-const unsigned disk_files = 2;
+const char outside_name[] = "process_vm";
+const char *const outside_note = NULL;
 
-static ssize_t transfer(const lw_operation *op, pid_t pid, void *local)
+ssize_t outside_transfer(pid_t pid, int read, char *there, void *here, size_t size)
 {
-    struct iovec here = {local, op->length};
-    struct iovec there = {page_address(op->page) + op->offset, op->length};
+    struct iovec local = {here, size}, remote = {there, size};
 
-    if (is_read(op->kind))
-        return process_vm_readv(pid, &here, 1, &there, 1, 0);
-    return process_vm_writev(pid, &here, 1, &there, 1, 0);
+    return read ? process_vm_readv(pid, &local, 1, &remote, 1, 0)
+                : process_vm_writev(pid, &local, 1, &remote, 1, 0);
 }
 
-/* The kernel stops at the first page that it cannot reach: what it did before is a prefix, and
- * only if there is none does it say why. */
-void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
-{
-    unsigned process = mirror.control->devices[op->device].attached - 1u;
-    ssize_t done = transfer(op, mirror.control->pids[process], mirror.shared + at);
-
-    if (done < 0 && errno != EFAULT) {
-        answer(outcome, LW_STATUS_ERROR, errno);
-        return;
-    }
-    outcome->done = done < 0 ? 0 : (uint32_t)done;
-    if (outcome->done < op->length)
-        answer(outcome, LW_STATUS_FAULT, EFAULT);
-}
-
-/* ---- The device's own process ---- */
-
-static struct job *first_submitted(struct device *device)
-{
-    struct job *first = NULL;
-
-    for (unsigned j = 0; j < JOBS; j++) {
-        struct job *job = &device->jobs[j];
-        if (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == JOB_SUBMITTED &&
-            (!first || job->order < first->order))
-            first = job;
-    }
-    return first;
-}
-
-static void serve_jobs(unsigned number)
-{
-    struct device *device = &mirror.control->devices[number];
-
-    for (;;) {
-        uint32_t seen = __atomic_load_n(&device->submitted, __ATOMIC_ACQUIRE);
-        struct job *job = first_submitted(device);
-        if (!job) {
-            futex_wait(&device->submitted, seen);
-            continue;
-        }
-        job_perform(number, job);
-        __atomic_store_n(&job->state, JOB_DONE, __ATOMIC_RELEASE);
-        futex_wake(&job->state);
-    }
-}
-
-void device_submit(unsigned number, struct job *job)
-{
-    struct device *device = &mirror.control->devices[number];
-
-    job->order = device->submitted;
-    __atomic_store_n(&job->state, JOB_SUBMITTED, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&device->submitted, 1, __ATOMIC_RELEASE);
-    futex_wake(&device->submitted);
-}
-
-void device_wait(unsigned number, struct job *job)
-{
-    (void)number;
-    while (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == JOB_SUBMITTED)
-        futex_wait(&job->state, JOB_SUBMITTED);
-}
-
-void device_quiesce(void)
-{
-    for (unsigned d = 0; d < DEVICES; d++)
-        for (unsigned j = 0; j < JOBS; j++)
-            device_wait(d, &mirror.control->devices[d].jobs[j]);
-}
-
-int device_start(void)
-{
-    for (unsigned d = 0; d < DEVICES; d++) {
-        pid_t pid = process_helper(serve_jobs, d);
-        if (pid < 0)
-            return -1;
-        mirror.control->devices[d].server = pid;
-    }
-    return 0;
-}
-
-/* ---- No state in the processes, no keys ---- */
-
-unsigned device_owner(const lw_operation *op)
-{
-    (void)op;
-    return COORDINATOR;
-}
-
-void device_attach(const lw_operation *op, lw_outcome *outcome)
-{
-    (void)op;
-    (void)outcome;
-}
-
-void device_detach(const lw_operation *op, lw_outcome *outcome)
-{
-    (void)op;
-    (void)outcome;
-}
-
-void device_register(const lw_operation *op, lw_outcome *outcome)
-{
-    (void)op;
-    answer(outcome, LW_STATUS_UNSUPPORTED, ENOSYS);
-}
-
-void device_unregister(const lw_operation *op, lw_outcome *outcome)
-{
-    device_register(op, outcome);
-}
-
-void device_reset(void)
-{
-}
-
-void device_forked(void)
-{
-}
-
-void device_leaving(void)
-{
-}
-
-/* ---- What it is ---- */
-
-_Noreturn static void do_nothing(unsigned unused)
-{
-    (void)unused;
-    for (;;)
-        pause();
-}
-
-/* Whether the system call is there, and allowed towards a child (seccomp, Yama). */
-const char *device_unavailable(void)
+const char *outside_unavailable(pid_t pid)
 {
     static char reason[128];
     uint64_t word = 0, copy = 0;
-    struct iovec here = {&copy, sizeof(copy)}, there = {&word, sizeof(word)};
-    pid_t pid = process_helper(do_nothing, 0);
 
-    if (pid < 0)
-        return "fork failed";
-    if (process_vm_readv(pid, &here, 1, &there, 1, 0) < 0 ||
-        process_vm_writev(pid, &here, 1, &there, 1, 0) < 0)
-        snprintf(reason, sizeof(reason), "process_vm_readv of a child: %s", strerror(errno));
-    kill(pid, SIGKILL);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
-    return *reason ? reason : NULL;
-}
-
-const char *device_lacks(unsigned kind)
-{
-    switch (kind) {
-    case LW_DADD:
-    case LW_DCAS:
-        return "process_vm_writev has no atomic operations";
-    case LW_FAULT:
-        return "process_vm has no way to fault pages in without an access";
-    case LW_TO_DEVICE:
-    case LW_TO_SYSTEM:
-        return "the device has no memory of its own";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_REGISTER:
-    case LW_UNREGISTER:
-        return "the device needs no registration";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
+    if (outside_transfer(pid, 1, (char *)&word, &copy, sizeof(copy)) >= 0 &&
+        outside_transfer(pid, 0, (char *)&word, &copy, sizeof(copy)) >= 0)
         return NULL;
-    }
-}
-
-void device_describe(void)
-{
-    describe("\"name\":\"linux:process_vm\",\"model\":\"faulting\",\"keyed\":false,\"keys\":0,"
-             "\"page_sizes\":[4096,65536,%lu],", HUGE_PAGE);
-}
-
-void device_notes(void)
-{
-    describe_note("immediate accesses come from the coordinator, jobs from a process per device");
+    snprintf(reason, sizeof(reason), "process_vm_readv of a child: %s", strerror(errno));
+    return reason;
 }
