@@ -155,7 +155,8 @@ class TestSpecs:
 
 class TestKnown:
     def test_lists_what_comes_with_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        probes = {"process_vm": Probe(available=True), "io_uring": Probe(False, "no ring")}
+        probes = dict.fromkeys(linux.NAMES, Probe(available=True))
+        probes["io_uring"] = Probe(False, "no ring")
         monkeypatch.setattr(linux, "probe", probes.__getitem__)
         found = {known.spec: known for known in known()}
         assert found["linux:process_vm"] == Known("linux:process_vm", available=True)
