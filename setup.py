@@ -81,6 +81,8 @@ MIRRORS = (
     ("kvm", "kvm_guest"),
     ("vmsplice",),
     ("proc_mem", "outside"),
+    ("userfaultfd", "svm", "svm_events"),
+    ("userfaultfd_copy", "svm", "svm_events"),
 )
 """Those of Linux: the name of each, and its C files besides NAME.c and what all of them share."""
 

@@ -76,3 +76,7 @@ def check_available(name: str) -> None:
     found = probe(name)
     if not found.available:
         pytest.skip(f"linux:{name}: {found.reason}")
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -21,6 +21,7 @@ from linux_agents import (
     UNSUPPORTED,
     Agent,
     check_available,
+    name_of,
     read,
     statuses,
     words,
@@ -424,10 +425,6 @@ def test_a_device_that_dies_ends_the_agent() -> None:
         os.kill(device, signal.SIGKILL)
         assert agent.child.death(SECONDS) == "exited with status 70"
         assert agent.child.output.tail() == "lastwriter mirror: a device process died"
-
-
-def name_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def test_thousands_of_resets_leave_nothing(own_agent: Agent) -> None:

@@ -18,7 +18,8 @@ from reference.text import dump
 
 PROBES = {name: probe(name) for name in NAMES}
 CORRECT = ("reference:faulting", "reference:refcounting", "reference:registration",
-           "linux:process_vm", "linux:kvm")  # fmt: skip
+           "linux:process_vm", "linux:kvm", "linux:userfaultfd",
+           "linux:userfaultfd_copy")  # fmt: skip
 FINDINGS = Path(__file__).parent.parent / "docs" / "findings"
 OPERATIONS = 200_000
 SEED = 2026
@@ -50,6 +51,15 @@ def test_kvm_passes(tmp_path: Path) -> None:
     assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
     assert done.certificate.model == "faulting"
     assert done.rule("I12").exercised > 100
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(name)) for name in ("userfaultfd", "userfaultfd_copy")]
+)
+def test_pages_may_migrate(name: str, tmp_path: Path) -> None:
+    done = certified(tmp_path, f"linux:{name}", "--programs", "100")
+    assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
+    assert min(done.rule(rule).exercised for rule in ("G2", "G4", "G7", "G9", "H7")) > 10
 
 
 @needs("io_uring")

@@ -34,6 +34,8 @@ def check_available(name: str) -> None:
         ("kvm", Sync.FAULTING, 0),
         ("vmsplice", Sync.REGISTRATION, 8),
         ("proc_mem", Sync.FAULTING, 0),
+        ("userfaultfd", Sync.FAULTING, 0),
+        ("userfaultfd_copy", Sync.FAULTING, 0),
     ],
 )
 def test_describes_itself(name: str, model: Sync, keys: int) -> None:

@@ -16,7 +16,7 @@ from ..wire import decode_description, printable
 
 __all__ = ["CONTROLS", "NAMES", "Probe", "executable", "probe"]
 
-NAMES = ("process_vm", "io_uring", "kvm", "vmsplice", "proc_mem")
+NAMES = ("process_vm", "io_uring", "kvm", "vmsplice", "proc_mem", "userfaultfd", "userfaultfd_copy")
 CONTROLS = {"vmsplice": "C1", "proc_mem": "H3"}
 """Those that are no correct mirrors of their sync model, with the rule that each must fail."""
 FOLDER = Path(__file__).parent

@@ -11,8 +11,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +28,6 @@ enum { SPINS = 4000 };
 
 /* A larger window costs memory and time for every machine; few arenas need one. */
 #define LEAST_WINDOW (16 * HUGE_PAGE)
-#define THREAD_STACK (64ul << 10)
 
 struct machine {
     struct guest guest;
@@ -116,34 +113,13 @@ static void *run_machine(void *argument)
     return NULL;
 }
 
-/* It takes no signals, and runs on whatever CPU is free while the process is bound to one. */
-static int start_thread(struct machine *machine)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    int error;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, THREAD_STACK);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setaffinity_np(&attributes, sizeof(mirror.everywhere), &mirror.everywhere);
-    error = pthread_create(&thread, &attributes, run_machine, machine);
-    pthread_attr_destroy(&attributes);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = error;
-    return error ? -1 : 0;
-}
-
 static struct machine *make_machine(size_t window)
 {
     struct machine *machine = calloc(1, sizeof(*machine));
 
     if (!machine)
         return NULL;
-    if (guest_create(&machine->guest, window) == 0 && start_thread(machine) == 0)
+    if (guest_create(&machine->guest, window) == 0 && thread_start(run_machine, machine) == 0)
         return machine;
     guest_close(&machine->guest);
     free(machine);
@@ -290,6 +266,10 @@ static void drain(void)
 void device_reset(void)
 {
     drain();
+}
+
+void device_parent(void)
+{
 }
 
 /* The child has the files of its parent's machines, and neither their memory nor their threads. */

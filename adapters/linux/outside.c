@@ -136,6 +136,10 @@ void device_reset(void)
 {
 }
 
+void device_parent(void)
+{
+}
+
 void device_forked(void)
 {
 }

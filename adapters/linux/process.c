@@ -174,6 +174,7 @@ void process_fork(const lw_operation *op, lw_outcome *outcome)
         device_forked();
         process_main(child);
     }
+    device_parent();
     mirror.control->pids[child] = (pid_t)pid;
     mirror.control->places[child] = mirror.control->places[mirror.self - 1];
     mirror.control->born = 1;

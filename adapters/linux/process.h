@@ -108,7 +108,7 @@ extern struct mirror mirror;
 
 /* Why the mirror cannot work here at all, or NULL. */
 const char *device_unavailable(void);
-/* Why the device cannot do this kind, which is not one of a process, or NULL. */
+/* Why the mirror cannot do this kind because of its device, or NULL. */
 const char *device_lacks(unsigned kind);
 /* Adds name, model and limits to the description, and its notes. */
 void device_describe(void);
@@ -120,8 +120,9 @@ extern const unsigned disk_files;
 int device_start(void);
 /* In the coordinator: wait for the jobs that a program left in flight, before a reset. */
 void device_quiesce(void);
-/* In a process: a fresh start, after fork as the child, and before it exits. */
+/* In a process: a fresh start, after fork as the parent and as the child, and before it exits. */
 void device_reset(void);
+void device_parent(void);
 void device_forked(void);
 void device_leaving(void);
 
@@ -162,13 +163,30 @@ unsigned owner_of_process(const lw_operation *op);
 void futex_wait(uint32_t *word, uint32_t value);
 void futex_wake(uint32_t *word);
 
+/* ---- process_thread.c ---- */
+
+/* A thread of this process, which takes no signals and runs on any CPU; 0, or -1 with errno. */
+int thread_start(void *(*body)(void *), void *argument);
+
 /* ---- process_step.c: operations on a process's own memory ---- */
 
 void step_memory(const lw_operation *op, lw_outcome *outcome);
 
 /* ---- process_access.c: loads and stores that may fault ---- */
 
+/* Words in a row, in the arena or not: what to do with them, as the CPU's kinds of access do. */
+struct run {
+    unsigned kind;
+    uint64_t *words;
+    uint64_t count;
+    uint64_t value;
+    uint64_t expected;
+    uint8_t *data; /* where old values go */
+};
+
 void access_prepare(void);
+/* How many words were done, and the error if one of them, in the arena, faulted; or 0. */
+uint64_t access_run(const struct run *run, int *error);
 void access_words(const lw_operation *op, lw_outcome *outcome);
 
 /* ---- process_events.c ---- */

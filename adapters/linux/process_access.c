@@ -43,40 +43,57 @@ static uint64_t compare_exchange(uint64_t *word, uint64_t old, uint64_t new)
     return old;
 }
 
-/* Word `k` of an access: the value before. */
-static inline uint64_t touch(const lw_operation *op, uint64_t *word, uint64_t k)
+/* Word `k` of a run: the value before. */
+static inline uint64_t touch(const struct run *run, uint64_t k)
 {
-    switch (op->kind) {
+    uint64_t *word = &run->words[k];
+
+    switch (run->kind) {
     case LW_READ:
         return __atomic_load_n(word, __ATOMIC_RELAXED);
     case LW_ADD:
-        return __atomic_fetch_add(word, op->value, __ATOMIC_SEQ_CST);
+        return __atomic_fetch_add(word, run->value, __ATOMIC_SEQ_CST);
     case LW_CAS:
-        return compare_exchange(word, op->expected + k, op->value + k);
+        return compare_exchange(word, run->expected + k, run->value + k);
     default:
-        __atomic_store_n(word, op->value + k, __ATOMIC_RELAXED);
+        __atomic_store_n(word, run->value + k, __ATOMIC_RELAXED);
         return 0;
     }
 }
 
-void access_words(const lw_operation *op, lw_outcome *outcome)
+uint64_t access_run(const struct run *run, int *error)
 {
-    uint64_t *words = (uint64_t *)(page_address(op->page) + op->offset);
-    uint8_t *data = mirror.shared + DATA_AT + outcome->data;
     volatile uint64_t k = 0; /* survives the jump */
-    uint64_t count = op->length / WORD;
 
+    *error = 0;
     if (sigsetjmp(landing, 0) == 0) {
         expected = 1;
-        for (; k < count; k++) {
-            uint64_t old = touch(op, &words[k], k);
-            if (op->kind != LW_WRITE)
-                memcpy(data + k * WORD, &old, WORD);
+        for (; k < run->count; k++) {
+            uint64_t old = touch(run, k);
+            if (run->kind != LW_WRITE)
+                memcpy(run->data + k * WORD, &old, WORD);
         }
     } else {
-        answer(outcome, LW_STATUS_FAULT, caught);
+        *error = caught;
     }
     expected = 0;
-    outcome->done = (uint32_t)(k * WORD);
+    return k;
+}
+
+void access_words(const lw_operation *op, lw_outcome *outcome)
+{
+    struct run run = {
+        .kind = op->kind,
+        .words = (uint64_t *)(page_address(op->page) + op->offset),
+        .count = op->length / WORD,
+        .value = op->value,
+        .expected = op->expected,
+        .data = mirror.shared + DATA_AT + outcome->data,
+    };
+    int error;
+
+    outcome->done = (uint32_t)(access_run(&run, &error) * WORD);
+    if (error)
+        answer(outcome, LW_STATUS_FAULT, error);
     outcome->size = op->kind == LW_WRITE ? 0 : outcome->done;
 }

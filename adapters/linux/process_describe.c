@@ -73,9 +73,9 @@ void describe_note(const char *note)
 
 static const char *lacks(unsigned kind)
 {
-    if (kind >= LW_ATTACH)
+    if (device_lacks(kind))
         return device_lacks(kind);
-    return kind >= LW_RECLAIM ? event_lacks(kind) : NULL;
+    return kind >= LW_RECLAIM && kind <= LW_MERGE ? event_lacks(kind) : NULL;
 }
 
 static void describe_operations(void)

@@ -214,6 +214,10 @@ void device_reset(void)
         forget_keys(&splicers[d]);
 }
 
+void device_parent(void)
+{
+}
+
 void device_forked(void)
 {
     device_reset();
