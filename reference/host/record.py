@@ -6,6 +6,8 @@ from reference.record import Entry, What
 
 __all__ = ["Entry", "Record", "What"]
 
+_new = tuple.__new__
+
 
 class Record:
     """Entries in order.  `actor` and `operation` are those of the task that runs."""
@@ -16,7 +18,8 @@ class Record:
         self.operation = 0
 
     def __call__(self, what: What, *arguments: int | str) -> None:
-        self.entries.append(Entry(self.actor, self.operation, int(what), arguments))
+        # Entry(...) is a function in Python around this, and thousands of them are made a second.
+        self.entries.append(_new(Entry, (self.actor, self.operation, int(what), arguments)))
 
     def __len__(self) -> int:
         return len(self.entries)

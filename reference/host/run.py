@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 from reference.drivers.driver import Driver
 from reference.mirrors.access import FAULT, is_write, perform
@@ -108,7 +109,8 @@ class _Execution:
         tasks = self.host.tasks
         for index, operation in enumerate(operations):
             body = partial(self._perform, index, operation)
-            tasks.add(actor_of(operation), Work(index, body, partial(self._done, needs[index])))
+            ready = partial(self._done, needs[index]) if needs[index] else None
+            tasks.add(actor_of(operation), Work(index, body, ready))
         for device in self.host.devices:
             body = partial(self._close, device)
             tasks.add(
@@ -143,27 +145,12 @@ class _Execution:
         record = self.host.record
         record(What.BEGIN, operation.kind)
         try:
-            self._outcomes[index] = self._handler(operation)(index, operation)
+            self._outcomes[index] = _HANDLERS[operation.kind](self)(index, operation)
         except Broken:
             raise
         except Exception as error:
             raise Broken("R4", _raised(error)) from error
         record(What.END, operation.kind)
-
-    def _handler(self, operation: Operation) -> Handler:
-        kind = Kind(operation.kind)
-        if kind in CPU_ACCESSES:
-            return self._cpu_access
-        if kind in _CALLS:
-            call: Handler = getattr(self._calls, kind.name.lower())
-            return call
-        if kind in EVENTS or kind == Kind.INVALIDATE:
-            event: Handler = getattr(self._events, kind.name.lower())
-            return event
-        if kind in DEVICE_ACCESSES:
-            return self._device_access
-        method: Handler = getattr(self, f"_{kind.name.lower()}")
-        return method
 
     # The CPU
 
@@ -263,7 +250,7 @@ class _Execution:
             device.await_death()
             return self._found(index, operation, answer)
         self._launch(device, job)
-        work = Work(index, partial(device.run_job, job), lambda: True)
+        work = Work(index, partial(device.run_job, job))
         self.host.tasks.add(ENGINE + device.number, work)
         return self._effect(index, operation, OK)
 
@@ -331,6 +318,23 @@ class _Execution:
     def _unregister(self, index: int, operation: Operation) -> Outcome:
         answer = self._device(operation).driver.unregister(operation.key)
         return self._answer(index, operation, answer)
+
+
+def _handler(kind: Kind) -> Callable[[_Execution], Handler]:
+    """What gives an execution's handler of a kind of operation."""
+    name = kind.name.lower()
+    if kind in CPU_ACCESSES:
+        return attrgetter("_cpu_access")
+    if kind in DEVICE_ACCESSES:
+        return attrgetter("_device_access")
+    if kind in _CALLS:
+        return attrgetter(f"_calls.{name}")
+    if kind in EVENTS or kind == Kind.INVALIDATE:
+        return attrgetter(f"_events.{name}")
+    return attrgetter(f"_{name}")
+
+
+_HANDLERS = {int(kind): _handler(kind) for kind in Kind}
 
 
 def _dependencies(operations: tuple[Operation, ...]) -> list[tuple[int, ...]]:

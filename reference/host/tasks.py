@@ -28,6 +28,10 @@ STEPS_EACH = 200
 """Those that each operation adds; it takes some 5, or 50 where it has to try again and again."""
 
 
+_new = tuple.__new__
+"""What makes a `Point`, without the function in Python that is around it."""
+
+
 class Point(NamedTuple):
     """Where a task may be interrupted: the `number`-th point of an operation of its actor."""
 
@@ -51,8 +55,8 @@ class Job(NamedTuple):
     operation: int
     """Its number in the program."""
     body: Callable[[], None]
-    ready: Callable[[], bool]
-    """Whether it may begin: what it depends on is done."""
+    ready: Callable[[], bool] | None = None
+    """Whether it may begin: what it depends on is done.  None if it depends on nothing."""
 
 
 class Task:
@@ -95,9 +99,13 @@ class Task:
         return self.current is None and not self.jobs
 
     def runnable(self) -> bool:
-        if self.current is None:
-            return bool(self.jobs) and self.jobs[0].ready()
-        return self.ready is None or self.ready()
+        if self.current is not None:
+            ready = self.ready
+        elif self.jobs:
+            ready = self.jobs[0].ready
+        else:
+            return False
+        return ready is None or ready()
 
 
 class Tasks:
@@ -158,12 +166,11 @@ class Tasks:
 
     def _enter(self, actor: int) -> None:
         task = self._tasks[actor]
-        if task.stack is None or task.stack.dead:
+        self._become(task)
+        if task.stack is None:
             task.stack = greenlet(self._work, self._root)
-            self._become(task)
             task.stack.switch(task)
         else:
-            self._become(task)
             task.stack.switch()
 
     def _become(self, task: Task) -> None:
@@ -173,12 +180,12 @@ class Tasks:
             self._record.operation = task.current.operation
 
     def _work(self, task: Task) -> None:
-        """A task's stack: its jobs, for as long as they are the next to be run."""
+        """A task's stack: one job after another, each when it is the next to be run."""
         try:
-            while task.jobs and task.jobs[0].ready():
+            while True:
                 self._do(task, task.jobs.pop(0))
                 if self._boundary(task) != task.actor:
-                    return
+                    self._root.switch()
         except Broken as broken:
             self.broken = broken
 
@@ -194,7 +201,7 @@ class Tasks:
         default = self._next()
         if default is None:
             return -1
-        point = Point(task.actor, self._record.operation, task.points + 1)
+        point = _new(Point, (task.actor, self._record.operation, task.points + 1))
         chosen = self.choose(point, "end", default, self.runnable)
         if chosen != default:
             if self._can_run(chosen):
@@ -259,7 +266,7 @@ class Tasks:
             )
         if task.current is None:
             return
-        at = Point(task.actor, task.current.operation, task.points)
+        at = _new(Point, (task.actor, task.current.operation, task.points))
         chosen = self.choose(at, where, task.actor, self.runnable)
         if chosen != task.actor and self._can_run(chosen):
             self._switched(at, where, chosen)

@@ -22,7 +22,20 @@ __all__ = ["check"]
 
 CHECKERS: tuple[type[Checker], ...] = (Intervals, Migration, Collect, Brackets, Pins, Life)
 """In the order in which they look at an entry: the first to object names the rule."""
-_Look = Callable[[int, Entry], None]
+_Look = Callable[[Checker, int, Entry], None]
+
+
+def _all_looks() -> dict[int, tuple[tuple[int, _Look], ...]]:
+    """By kind of entry who looks at it: the place in `CHECKERS` and the method."""
+    looks: dict[int, tuple[tuple[int, _Look], ...]] = {}
+    for place, kind in enumerate(CHECKERS):
+        for what, name in kind.HANDLES.items():
+            looks[int(what)] = (*looks.get(int(what), ()), (place, getattr(kind, name)))
+    return looks
+
+
+_LOOKS = _all_looks()
+_NOBODY: tuple[tuple[int, _Look], ...] = ()
 
 
 def check(
@@ -35,12 +48,13 @@ def check(
     record that no host can have written.
     """
     state, exercised = State(), Counter[str]()
-    looks = _looks(state, model, profile, exercised)
+    checkers = [kind(state, model, profile, exercised) for kind in CHECKERS]
+    apply = state.apply
     for index, entry in enumerate(record):
         try:
-            for look in looks.get(entry.what, ()):
-                look(index, entry)
-            state.apply(index, entry)
+            for place, look in _LOOKS.get(entry[2], _NOBODY):
+                look(checkers[place], index, entry)
+            apply(index, entry)
         except Breach as breach:
             return Violation(breach.rule, index, entry.operation, str(breach)), exercised
         except (TypeError, ValueError, LookupError) as error:
@@ -48,15 +62,3 @@ def check(
                 f"entry {index} of the event record makes no sense: {error}"
             ) from error
     return None, exercised
-
-
-def _looks(
-    state: State, model: Sync, profile: Profile, exercised: Counter[str]
-) -> dict[int, list[_Look]]:
-    """Who looks at which kind of entry."""
-    looks: dict[int, list[_Look]] = {}
-    for kind in CHECKERS:
-        checker = kind(state, model, profile, exercised)
-        for what, name in kind.HANDLES.items():
-            looks.setdefault(int(what), []).append(getattr(checker, name))
-    return looks

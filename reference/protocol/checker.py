@@ -38,11 +38,13 @@ class Checker:
 
     def count(self, *cells: str) -> None:
         """Rules, with what they were put to the test by."""
-        self._exercised.update(cells)
+        exercised = self._exercised
+        for cell in cells:
+            exercised[cell] += 1
 
     def held(self, entry: Entry) -> set[int]:
         """The locks of drivers that the entry's actor holds."""
-        return set(self.state.held[entry.actor])
+        return set(self.state.held.get(entry.actor, ()))
 
     def names(self, locks: Iterable[int]) -> str:
         return ", ".join(self.state.locks.get(lock, f"lock {lock}") for lock in sorted(locks))

@@ -60,7 +60,8 @@ class Migration(Checker):
         """Actors whose CPU fault is on a page in device memory."""
 
     def begin(self, _index: int, entry: Entry) -> None:
-        self._failed = {place for place in self._failed if place[0] != entry.actor}
+        if self._failed:
+            self._failed = {place for place in self._failed if place[0] != entry.actor}
         self._going_home.discard(entry.actor)
 
     def setup(self, _index: int, entry: Entry) -> None:

@@ -215,9 +215,10 @@ class State:
 
     def apply(self, index: int, entry: Entry) -> None:
         """Take an entry in."""
-        change = _CHANGES.get(entry.what)
+        actor, _operation, what, arguments = entry
+        change = _CHANGES.get(what)
         if change is not None:
-            change(self, index, entry.actor, *entry.arguments)
+            change(self, index, actor, *arguments)
 
     # Ranges and callbacks
 
