@@ -16,6 +16,11 @@ from .space import AddressSpace
 
 __all__ = ["SystemCalls"]
 
+# Plain numbers: arithmetic with enumerations is slow.
+_READ, _WRITE, _SHARED, _FILE, _DONTUNMAP = map(
+    int, (Flag.READ, Flag.WRITE, Flag.SHARED, Flag.FILE, Flag.DONTUNMAP)
+)
+
 
 class SystemCalls:
     """One method for each system call, named as its operation.
@@ -50,9 +55,9 @@ class SystemCalls:
         return OK
 
     def _area(self, op: Operation) -> Area:
-        rights = bool(op.flags & Flag.READ), bool(op.flags & Flag.WRITE)
-        shared = bool(op.flags & Flag.SHARED)
-        if op.flags & Flag.FILE:
+        rights = bool(op.flags & _READ), bool(op.flags & _WRITE)
+        shared = bool(op.flags & _SHARED)
+        if op.flags & _FILE:
             return Area(*rights, shared, self._host.files[op.file], op.target - op.page)
         if shared:
             file = PageCache(self._host.pool, op.pages, unnamed=True)
@@ -93,7 +98,7 @@ class SystemCalls:
                 return self._done(index, op, failed(errno.EFAULT))
             with space.invalidating(first, end, Event.UNMAP):
                 self._move(space, range(first, end), shift, area)
-                if not op.flags & Flag.DONTUNMAP:
+                if not op.flags & _DONTUNMAP:
                     for slot in range(first, end):
                         space.leave(slot)
                 space.changed(first, end, Event.UNMAP)
@@ -108,7 +113,7 @@ class SystemCalls:
 
     def protect(self, index: int, op: Operation) -> Outcome:
         space = self._space(op)
-        readable, writable = bool(op.flags & Flag.READ), bool(op.flags & Flag.WRITE)
+        readable, writable = bool(op.flags & _READ), bool(op.flags & _WRITE)
         with space.mmap_lock.writing():
             for part, area in _parts(space, op):
                 if area is None:

@@ -8,7 +8,6 @@ deadlocked in this run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from .broken import Broken
 from .record import Record, What
@@ -112,21 +111,27 @@ class ReadWriteSemaphore(Lock):
     def up_write(self) -> None:
         self._locks.release(self)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        self.down_read()
-        try:
-            yield
-        finally:
-            self.up_read()
+    def reading(self) -> Held:
+        return Held(self.down_read, self.up_read)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        self.down_write()
-        try:
-            yield
-        finally:
-            self.up_write()
+    def writing(self) -> Held:
+        return Held(self.down_write, self.up_write)
+
+
+class Held:
+    """A lock, held inside of a `with` block."""
+
+    __slots__ = "_give_back", "_take"
+
+    def __init__(self, take: Callable[[], None], give_back: Callable[[], None]) -> None:
+        self._take = take
+        self._give_back = give_back
+
+    def __enter__(self) -> None:
+        self._take()
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
 
 
 class Locks:
@@ -163,16 +168,9 @@ class Locks:
         self._record(What.BLOCK, lock.number if lock else 0)
         self.tasks.wait_until(ready, what or f"{lock}")
 
-    @contextmanager
-    def without_sleep(self, why: str) -> Iterator[None]:
+    def without_sleep(self, why: str) -> Atomic:
         """A section in which the task may not sleep; one like `non_block_start`."""
-        task = self.tasks.task
-        task.atomic.append(why)
-        try:
-            yield
-        finally:
-            if why in task.atomic:
-                task.atomic.remove(why)
+        return Atomic(self.tasks.task, why)
 
     # Taking and giving back
 
@@ -220,6 +218,23 @@ class Locks:
             lock.owner = None
         task.held.remove(lock)
         self._record(What.UNLOCK, lock.number, int(shared))
+
+
+class Atomic:
+    """A section in which a task may not sleep."""
+
+    __slots__ = "_task", "_why"
+
+    def __init__(self, task: Task, why: str) -> None:
+        self._task = task
+        self._why = why
+
+    def __enter__(self) -> None:
+        self._task.atomic.append(self._why)
+
+    def __exit__(self, *_: object) -> None:
+        if self._why in self._task.atomic:
+            self._task.atomic.remove(self._why)
 
 
 NON_BLOCK = "a list callback that may not block"

@@ -17,6 +17,7 @@ from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
+from .tasks import Task
 
 if TYPE_CHECKING:
     from .host import Host
@@ -67,6 +68,26 @@ class ListNotifier:
     users = 0
     mm: AddressSpace | None = None
     released = False
+
+
+class Callback:
+    """Around a callback, of which the task knows that it is in one."""
+
+    __slots__ = "_atomic", "_task"
+
+    def __init__(self, task: Task, atomic: str) -> None:
+        self._task = task
+        self._atomic = atomic
+
+    def __enter__(self) -> None:
+        self._task.callbacks += 1
+        if self._atomic:
+            self._task.atomic.append(self._atomic)
+
+    def __exit__(self, *_: object) -> None:
+        self._task.callbacks -= 1
+        if self._atomic in self._task.atomic:
+            self._task.atomic.remove(self._atomic)
 
 
 class Subscriptions:
@@ -128,9 +149,10 @@ class Subscriptions:
         self._open -= 1
         if self.has_intervals:
             self._end_intervals()
-        with self._walking() as notifiers:
-            for notifier in notifiers:
-                self._end_one(notifier, range_)
+        if self.notifiers:
+            with self._walking() as notifiers:
+                for notifier in notifiers:
+                    self._end_one(notifier, range_)
         self._host.tasks.point("invalidate_range_end")
 
     def _start_intervals(self, range_: Range) -> int:
@@ -149,7 +171,7 @@ class Subscriptions:
         host = self._host
         host.record(What.CALLBACK, notifier.number, range_.number, sequence)
         host.tasks.point("callback: invalidate")
-        with self._run(), self._blockable(range_, INTERVAL_NON_BLOCK):
+        with self._callback(range_, INTERVAL_NON_BLOCK):
             answer = notifier.ops.invalidate(notifier, range_, sequence)
         if not isinstance(answer, bool):
             raise Broken("B6", f"invalidate answered {answer!r}, which is neither true nor false")
@@ -160,21 +182,10 @@ class Subscriptions:
             host.tasks.point("callback returned")
         return answer
 
-    @contextmanager
-    def _blockable(self, range_: Range, why: str) -> Iterator[None]:
-        if range_.blockable:
-            yield
-        else:
-            with self._host.locks.without_sleep(why):
-                yield
-
-    @contextmanager
-    def _run(self) -> Iterator[None]:
-        self._host.tasks.task.callbacks += 1
-        try:
-            yield
-        finally:
-            self._host.tasks.task.callbacks -= 1
+    def _callback(self, range_: Range | None, why: str) -> Callback:
+        """Around a callback, which may not sleep for this reason if the range is not blockable."""
+        blockable = range_ is None or range_.blockable
+        return Callback(self._host.tasks.task, "" if blockable else why)
 
     def _end_intervals(self) -> None:
         """`mn_itree_inv_end`: the last range closes the epoch (I4, I15)."""
@@ -214,7 +225,7 @@ class Subscriptions:
         host = self._host
         host.record(What.CALLBACK, notifier.number, range_.number, 0)
         host.tasks.point("callback: invalidate_range_start")
-        with self._run(), self._blockable(range_, NON_BLOCK):
+        with self._callback(range_, NON_BLOCK):
             answer = callback(range_)
         if answer and (range_.blockable or answer != AGAIN):
             raise Broken("B3", f"invalidate_range_start answered {answer}")
@@ -226,7 +237,7 @@ class Subscriptions:
 
     def _end_one(self, notifier: ListNotifier, range_: Range) -> None:
         if notifier.invalidate_range_end is not None:
-            with self._run(), self._blockable(range_, NON_BLOCK):
+            with self._callback(range_, NON_BLOCK):
                 notifier.invalidate_range_end(range_)
 
     # Interval subscriptions
@@ -337,7 +348,7 @@ class Subscriptions:
     def _release_one(self, notifier: ListNotifier) -> None:
         if notifier.release is not None and not notifier.released:
             notifier.released = True
-            with self._run():
+            with self._callback(None, ""):
                 notifier.release()
 
     def release(self) -> None:

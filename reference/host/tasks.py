@@ -7,7 +7,9 @@ another in program order, and a task is left only when it waits.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -108,6 +110,36 @@ class Task:
         return ready is None or ready()
 
 
+class _Stacks(threading.local):
+    """Stacks that nobody uses: to make one takes as long as to switch to it twenty times."""
+
+    def __init__(self) -> None:
+        self.idle: list[greenlet] = []
+
+
+_STACKS = _Stacks()
+
+
+def _new_stack(root: greenlet) -> greenlet:
+    """A stack that gets its work with the first switch to it, and gives way to `root` behind it."""
+    stack = _STACKS.idle.pop() if _STACKS.idle else greenlet(_serve)
+    stack.parent = root
+    return stack
+
+
+def _serve(work: Callable[[Task], None], task: Task) -> None:
+    """What a stack is for: to do the work of one task after another."""
+    me = getcurrent()
+    while True:
+        with suppress(GreenletExit):
+            work(task)
+        del work, task
+        _STACKS.idle.append(me)
+        root = me.parent
+        assert root is not None, "whoever runs tasks"
+        work, task = root.switch()
+
+
 class Tasks:
     """All tasks of a run, and who runs."""
 
@@ -160,16 +192,15 @@ class Tasks:
     def _drop_stacks(self) -> None:
         """Unwind what is left of the tasks, which must happen while `over` is set."""
         for task in self:
-            stack, task.stack = task.stack, None
-            if stack is not None and not stack.dead:
-                stack.throw(GreenletExit)
+            if task.stack is not None:
+                task.stack.throw(GreenletExit)
 
     def _enter(self, actor: int) -> None:
         task = self._tasks[actor]
         self._become(task)
         if task.stack is None:
-            task.stack = greenlet(self._work, self._root)
-            task.stack.switch(task)
+            task.stack = _new_stack(self._root)
+            task.stack.switch(self._work, task)
         else:
             task.stack.switch()
 
@@ -180,14 +211,15 @@ class Tasks:
             self._record.operation = task.current.operation
 
     def _work(self, task: Task) -> None:
-        """A task's stack: one job after another, each when it is the next to be run."""
+        """What a task does on its stack: its jobs, for as long as they are the next to be run."""
         try:
-            while True:
+            self._do(task, task.jobs.pop(0))
+            while self._boundary(task) == task.actor:
                 self._do(task, task.jobs.pop(0))
-                if self._boundary(task) != task.actor:
-                    self._root.switch()
         except Broken as broken:
             self.broken = broken
+        finally:
+            task.stack = None
 
     def _do(self, task: Task, job: Job) -> None:
         task.current, task.points = job, 0

@@ -132,7 +132,7 @@ class Open:
 
     @property
     def name(self) -> str:
-        return Event(self.event).name if self.event in _EVENTS else f"EVENT{self.event}"
+        return _EVENTS.get(self.event) or f"EVENT{self.event}"
 
     def __contains__(self, slot: int) -> bool:
         """Whether it is a slot of the range whose page is known."""
@@ -152,7 +152,7 @@ class Open:
             yield f"{rule}/{self.name}/{blockable}/{STATES[letter]}"
 
 
-_EVENTS = frozenset(map(int, Event))
+_EVENTS = {int(event): event.name for event in Event}
 
 
 @dataclass(slots=True)
