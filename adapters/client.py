@@ -24,7 +24,6 @@ from reference.trace import Cause, Trace
 
 from . import wire
 from .address import connect
-from .played import decode_played, encode_play
 from .tls import TlsFiles
 from .wire import (
     ClosedError,
@@ -125,6 +124,8 @@ class RemoteCandidate:
 
     def run_scheduled(self, program: Program) -> Trace:
         """Run a program under its schedule, for a candidate that takes schedules."""
+        from .played import decode_played, encode_play  # noqa: PLC0415 (few candidates do)
+
         decode = partial(decode_played, program=program)
         return self._ask(FrameType.PLAY, encode_play(program), decode)
 

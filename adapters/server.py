@@ -20,7 +20,6 @@ from reference.trace import Cause
 
 from . import wire
 from .candidate import Candidate, CandidateError, GarbageError, Scheduled
-from .played import decode_play, encode_played
 from .python import check_outcomes, describe, located
 from .registry import open_candidate
 from .wire import ClosedError, Frame, FrameType, Stream, WireError
@@ -168,6 +167,9 @@ class _Session:
         return Frame(FrameType.RESULT, result)
 
     def _play(self, payload: bytes) -> Frame:
+        # Not at the top: most candidates take no schedules, and all have to start quickly.
+        from .played import decode_play, encode_played  # noqa: PLC0415
+
         program, candidate = decode_play(payload), self._scheduled()
         try:
             played = encode_played(candidate.run_scheduled(program))
