@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from random import Random
 from typing import NamedTuple
 
 from reference.description import Description
@@ -38,12 +39,15 @@ class Bound(NamedTuple):
         return f"all schedules with up to {_plural(self.switches, 'switch')}"
 
 
-BOUNDS = (Bound(1, 1), Bound(2, 0), Bound(1, 2), Bound(2, 1), Bound(3, 0), Bound(2, 2), Bound(3, 1))
-"""In the order in which they are worth their runs: some 1,000, 1,000, 14,000, 50,000 ..."""
+BOUNDS = (Bound(1, 1), Bound(2, 0), Bound(2, 1), Bound(1, 2), Bound(3, 0), Bound(2, 2), Bound(3, 1))
+"""In the order in which they are worth their runs: some 1,000, 1,000, 50,000, 14,000 ...  Most
+races take two operations and one switch."""
 _RUNS = (1, 45, 600)
 """Roughly, the runs that one program takes with up to 0, 1 and 2 switches."""
 _RUNS_OF_PART = 225
 """Runs that a part is meant to take, about as many as a shard of random programs."""
+_SPREAD = 2
+"""Programs of so many operations are few enough to be shuffled."""
 
 
 class Part(NamedTuple):
@@ -113,7 +117,11 @@ def explore_part(
 
 
 class Catalogue:
-    """The programs of a candidate's bounds, by number."""
+    """The programs of a candidate's bounds, by number.
+
+    Short ones are in an order in which neighbours are different: a bound that is not run to its
+    end, as most are not, should have been run everywhere.
+    """
 
     def __init__(self, description: Description, model: Sync) -> None:
         self._description = description
@@ -122,12 +130,20 @@ class Catalogue:
         self._next = 0
         self._rest: Iterator[Program] = iter(())
 
+    def _all(self, length: int) -> Iterator[Program]:
+        programs = small_programs(self._description, self._model, length)
+        if length > _SPREAD:
+            return programs
+        shuffled = list(programs)
+        Random(length).shuffle(shuffled)
+        return iter(shuffled)
+
     def programs(self, part: Part) -> Iterator[Program]:
         """Those of a part.  To go on from an earlier part costs less than to go back."""
         length = part.bound.operations
         if length != self._length or part.first < self._next:
             self._length, self._next = length, 0
-            self._rest = small_programs(self._description, self._model, length)
+            self._rest = self._all(length)
         for _ in islice(self._rest, part.first - self._next):
             pass
         self._next = part.first
