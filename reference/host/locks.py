@@ -46,9 +46,9 @@ class Mutex(Lock):
 
     def lock(self) -> None:
         locks = self._locks
-        locks.might_sleep(f"mutex_lock({self})", self.number)
+        locks.might_sleep("mutex_lock", self)
         locks.check_order(self)
-        locks.tasks.point(f"mutex_lock({self})")
+        locks.tasks.point(f"mutex_lock({self.name})")
         if not self.free:
             locks.block(self, lambda: self.free)
         locks.acquired(self)
@@ -56,7 +56,7 @@ class Mutex(Lock):
     def trylock(self) -> bool:
         """Take it if it is free; an injected failure says that it is not."""
         locks = self._locks
-        locks.tasks.point(f"mutex_trylock({self})")
+        locks.tasks.point(f"mutex_trylock({self.name})")
         if not self.free or locks.fails("trylock"):
             return False
         locks.acquired(self)
@@ -64,7 +64,7 @@ class Mutex(Lock):
 
     def unlock(self) -> None:
         self._locks.release(self)
-        self._locks.tasks.point(f"mutex_unlock({self})")
+        self._locks.tasks.point(f"mutex_unlock({self.name})")
 
 
 class SpinLock(Lock):
@@ -73,17 +73,19 @@ class SpinLock(Lock):
     def lock(self) -> None:
         locks = self._locks
         locks.check_order(self)
-        locks.tasks.point(f"spin_lock({self})")
-        locks.tasks.wait_until(lambda: self.free, f"spin_lock({self})")
+        section = f"spin_lock({self.name})"
+        locks.tasks.point(section)
+        locks.tasks.wait_until(lambda: self.free, section)
         locks.acquired(self)
-        locks.tasks.task.atomic.append(f"spin_lock({self})")
+        locks.tasks.task.atomic.append(section)
 
     def unlock(self) -> None:
         atomic = self._locks.tasks.task.atomic
         self._locks.release(self)
-        if f"spin_lock({self})" in atomic:
-            atomic.remove(f"spin_lock({self})")
-        self._locks.tasks.point(f"spin_unlock({self})")
+        section = f"spin_lock({self.name})"
+        if section in atomic:
+            atomic.remove(section)
+        self._locks.tasks.point(f"spin_unlock({self.name})")
 
 
 class ReadWriteSemaphore(Lock):
@@ -91,7 +93,7 @@ class ReadWriteSemaphore(Lock):
 
     def down_read(self) -> None:
         locks = self._locks
-        locks.might_sleep(f"down_read({self})", self.number)
+        locks.might_sleep("down_read", self)
         locks.check_order(self)
         if self.owner is not None:
             locks.block(self, lambda: self.owner is None)
@@ -99,7 +101,7 @@ class ReadWriteSemaphore(Lock):
 
     def down_write(self) -> None:
         locks = self._locks
-        locks.might_sleep(f"down_write({self})", self.number)
+        locks.might_sleep("down_write", self)
         locks.check_order(self)
         if not self.free:
             locks.block(self, lambda: self.free)
@@ -156,12 +158,13 @@ class Locks:
 
     # Sleeping
 
-    def might_sleep(self, what: str, lock: int = 0) -> None:
+    def might_sleep(self, what: str, lock: Lock | None = None) -> None:
         """Called by everything that may sleep, whether it does or not."""
         atomic = self.tasks.task.atomic
-        self._record(What.SLEEP, lock)
+        self._record(What.SLEEP, 0 if lock is None else lock.number)
         if atomic:
-            raise Broken(_SLEEP_RULE.get(atomic[-1], "W4"), f"{what} may sleep in {atomic[-1]}")
+            called = what if lock is None else f"{what}({lock})"
+            raise Broken(_SLEEP_RULE.get(atomic[-1], "W4"), f"{called} may sleep in {atomic[-1]}")
 
     def block(self, lock: Lock | None, ready: Callable[[], bool], what: str = "") -> None:
         """Sleep until something holds."""
@@ -177,6 +180,8 @@ class Locks:
     def check_order(self, lock: Lock) -> None:
         """Complain about a lock that is held already, or was taken the other way round once."""
         task = self.tasks.task
+        if not task.held:
+            return
         if lock.owner is task or (task in lock.readers and isinstance(lock, Mutex | SpinLock)):
             raise Broken("W3", f"{lock} is taken by the task that holds it")
         for held in task.held:

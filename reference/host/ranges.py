@@ -5,7 +5,7 @@ A page slot of the arena is `page_size` bytes of every process's address space, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reference.operations import Event
 
@@ -16,8 +16,7 @@ BASE = 0x7F00_0000_0000
 ULONG_MAX = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """`struct mmu_notifier_range`: bytes from `start` to `end` (exclusive) of an address space."""
 
     number: int

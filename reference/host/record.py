@@ -19,7 +19,7 @@ class Record:
 
     def __call__(self, what: What, *arguments: int | str) -> None:
         # Entry(...) is a function in Python around this, and thousands of them are made a second.
-        self.entries.append(_new(Entry, (self.actor, self.operation, int(what), arguments)))
+        self.entries.append(_new(Entry, (self.actor, self.operation, what, arguments)))
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -258,13 +258,13 @@ class Tasks:
         first: tuple[int, int] | None = None
         running: int | None = None
         for task in self._tasks.values():
-            if not task.runnable():
-                continue
-            if task.current is None:
+            if task.current is not None:
+                if running is None and task.runnable():
+                    running = task.actor
+            elif task.jobs:
                 place = task.jobs[0].operation, task.actor
-                first = place if first is None else min(first, place)
-            elif running is None:
-                running = task.actor
+                if (first is None or place < first) and task.runnable():
+                    first = place
         return running if first is None else first[1]
 
     def _can_run(self, actor: int) -> bool:
@@ -273,7 +273,7 @@ class Tasks:
 
     def runnable(self) -> list[int]:
         """The actors that could run now."""
-        return [task.actor for task in self if task.runnable()]
+        return [task.actor for task in self._tasks.values() if task.runnable()]
 
     def _deadlock(self) -> Broken:
         waiting = [
@@ -290,17 +290,18 @@ class Tasks:
         if self.over:
             return
         task = self.task
+        actor, current = task.actor, task.current
         task.points += 1
         self.steps += 1
         if self.steps > self.most_steps:
             raise Broken(
                 "W2", f"no end after {self.most_steps} protocol points, the last of them {where}"
             )
-        if task.current is None:
+        if current is None:
             return
-        at = _new(Point, (task.actor, task.current.operation, task.points))
-        chosen = self.choose(at, where, task.actor, self.runnable)
-        if chosen != task.actor and self._can_run(chosen):
+        at = _new(Point, (actor, current.operation, task.points))
+        chosen = self.choose(at, where, actor, self.runnable)
+        if chosen != actor and self._can_run(chosen):
             self._switched(at, where, chosen)
             self._leave(task, chosen)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ..operations import Kind
 from ..program import Program
@@ -23,16 +22,21 @@ class InOrder:
     def __init__(self, trace: Trace, hosted: Hosted) -> None:
         self.effects = hosted.history
         excused = _excused(trace.program, hosted)
+        program = trace.program
         self.trace = Trace(
-            replace(
-                trace.program,
-                operations=tuple([effect.operation for effect in self.effects]),
-                comments=(),
+            Program(
+                tuple([effect.operation for effect in self.effects]),
+                program.geometry,
+                program.model,
+                program.seed,
+                schedule=program.schedule,
             ),
             tuple([effect.outcome for effect in self.effects]),
             excused=frozenset(
                 place for place, effect in enumerate(self.effects) if effect.index in excused
-            ),
+            )
+            if excused
+            else excused,
             copies=_copies(hosted),
         )
 
@@ -43,10 +47,12 @@ def _copies(hosted: Hosted) -> dict[int, tuple[tuple[int, int], ...]]:
     A copy is made before the access that needs it takes effect, and the file may change between.
     """
     copies: dict[int, tuple[tuple[int, int], ...]] = {}
-    entries = [effect.entry for effect in hosted.history]
-    for number, entry in enumerate(hosted.record):
-        if entry.what == What.COPIED:
-            process, page = entry.arguments
+    copied = int(What.COPIED)
+    made = [number for number, entry in enumerate(hosted.record) if entry[2] == copied]
+    if made:
+        entries = [effect.entry for effect in hosted.history]
+        for number in made:
+            process, page = hosted.record[number].arguments
             place = bisect_right(entries, number)
             copies[place] = (*copies.get(place, ()), (int(process), int(page)))
     return copies

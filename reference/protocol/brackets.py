@@ -37,7 +37,7 @@ class Brackets(Checker):
     def start(self, _index: int, entry: Entry) -> None:
         if not self.state.subscriptions:
             return
-        space, first, end = (int(argument) for argument in entry.arguments[1:4])
+        space, first, end = map(int, entry.arguments[1:4])
         subscribed = [each for each in self.state.subscriptions.values() if each.space == space]
         if subscribed and not any(each.first < end and first < each.end for each in subscribed):
             self.count("I4")
@@ -181,6 +181,8 @@ class Brackets(Checker):
         if answer:
             self._count_aborted(range_)
             return
+        if not range_.called:
+            return
         for device in {self.state.subscriptions[each].device for each in self._called(range_)}:
             mirror = self.state.mirror(device)
             told = [each for each in self.state.of_device(device) if each.number in range_.called]
@@ -207,7 +209,7 @@ class Brackets(Checker):
     # Page table changes
 
     def change(self, _index: int, entry: Entry) -> None:
-        space, first, _end, event = (int(argument) for argument in entry.arguments[:4])
+        space, first, _end, event = map(int, entry.arguments[:4])
         for mirror in self.state.mirrors.values():
             if mirror.space != space:
                 continue
@@ -238,7 +240,7 @@ class Brackets(Checker):
     # Between start and end (S2, K1)
 
     def device_map(self, _index: int, entry: Entry) -> None:
-        device, _table, slot = (int(argument) for argument in entry.arguments[:3])
+        device, _table, slot = map(int, entry.arguments[:3])
         mirror = self.state.mirror(device)
         if not self.invalidated or mirror.space is None:
             return

@@ -15,7 +15,7 @@ from .intervals import Intervals
 from .life import Life
 from .migration import Migration
 from .pins import Pins
-from .state import State
+from .state import CHANGES, State
 from .violation import Breach, Profile, Violation
 
 __all__ = ["check"]
@@ -49,16 +49,18 @@ def check(
     """
     state, exercised = State(), Counter[str]()
     checkers = [kind(state, model, profile, exercised) for kind in CHECKERS]
-    apply = state.apply
-    for index, entry in enumerate(record):
-        try:
-            for place, look in _LOOKS.get(entry[2], _NOBODY):
+    index, entry = -1, None
+    try:
+        for index, entry in enumerate(record):
+            what = entry[2]
+            for place, look in _LOOKS.get(what, _NOBODY):
                 look(checkers[place], index, entry)
-            apply(index, entry)
-        except Breach as breach:
-            return Violation(breach.rule, index, entry.operation, str(breach)), exercised
-        except (TypeError, ValueError, LookupError) as error:
-            raise ValueError(
-                f"entry {index} of the event record makes no sense: {error}"
-            ) from error
+            change = CHANGES.get(what)
+            if change is not None:
+                change(state, index, entry[0], *entry[3])
+    except Breach as breach:
+        assert entry is not None
+        return Violation(breach.rule, index, entry.operation, str(breach)), exercised
+    except (TypeError, ValueError, LookupError) as error:
+        raise ValueError(f"entry {index} of the event record makes no sense: {error}") from error
     return None, exercised

@@ -107,7 +107,7 @@ class Collect(Checker):
     # Read sections
 
     def read_begin(self, index: int, entry: Entry) -> None:
-        number, sequence = (int(argument) for argument in entry.arguments)
+        number, sequence = map(int, entry.arguments)
         self._lookups[entry.actor].sections[number] = Section(number, sequence, index)
 
     def read_retry(self, _index: int, entry: Entry) -> None:
@@ -129,13 +129,15 @@ class Collect(Checker):
             self.count("I9" if needed else "I10")
 
     def unlock(self, _index: int, entry: Entry) -> None:
-        for section in self._lookups[entry.actor].sections.values():
-            section.locks.discard(int(entry.arguments[0]))
+        lookups = self._lookups.get(entry.actor)
+        if lookups is not None:
+            for section in lookups.sections.values():
+                section.locks.discard(int(entry.arguments[0]))
 
     # Lookups
 
     def collect(self, index: int, entry: Entry) -> None:
-        device, space, first, end, sequence = (int(argument) for argument in entry.arguments)
+        device, space, first, end, sequence = map(int, entry.arguments)
         lookups = self._lookups[entry.actor]
         section = self._section_for(lookups, device, space, sequence)
         lookups.collecting = Source("collected", index, 0, False, section=section)
@@ -160,7 +162,7 @@ class Collect(Checker):
         raise Breach("I2", f"{where}, before any read section of its subscription began")
 
     def found(self, _index: int, entry: Entry) -> None:
-        _device, slot, frame, writable, order = (int(argument) for argument in entry.arguments)
+        _device, slot, frame, writable, order = map(int, entry.arguments)
         lookups = self._lookups[entry.actor]
         call = lookups.collecting
         if call is not None:
@@ -181,7 +183,7 @@ class Collect(Checker):
             lookups.forget(slot)
 
     def exclusive(self, index: int, entry: Entry) -> None:
-        device, space, first, *frames = (int(argument) for argument in entry.arguments)
+        device, space, first, *frames = map(int, entry.arguments)
         lookups = self._lookups[entry.actor]
         for slot, frame in enumerate(frames, first):
             section = next(
@@ -198,7 +200,7 @@ class Collect(Checker):
         self._lookups[entry.actor].pinned[int(entry.arguments[0])] = index
 
     def pages(self, _index: int, entry: Entry) -> None:
-        targets = (int(argument) for argument in entry.arguments[3:])
+        targets = map(int, entry.arguments[3:])
         self._lookups[entry.actor].moved.update(target for target in targets if target > 0)
 
     def finalize(self, _index: int, entry: Entry) -> None:
@@ -207,7 +209,7 @@ class Collect(Checker):
     # Translations
 
     def device_map(self, _index: int, entry: Entry) -> None:
-        device, table, slot, address, writable = (int(argument) for argument in entry.arguments)
+        device, table, slot, address, writable = map(int, entry.arguments)
         mirror = self.state.mirror(device)
         if not self.invalidated:
             return

@@ -42,7 +42,7 @@ class Intervals(Checker):
         self._removed: set[int] = set()
 
     def insert(self, _index: int, entry: Entry) -> None:
-        number, _device, space = (int(argument) for argument in entry.arguments[:3])
+        number, _device, space = map(int, entry.arguments[:3])
         if entry.arguments[5] == 0:
             self.count("L1")
             return
@@ -52,7 +52,7 @@ class Intervals(Checker):
         self._removed.discard(number)
 
     def callback(self, _index: int, entry: Entry) -> None:
-        number, _range, sequence = (int(argument) for argument in entry.arguments)
+        number, _range, sequence = map(int, entry.arguments)
         if number in self._removed:
             raise Breach("I14", f"subscription {number} is called back after it was removed")
         if sequence:
@@ -61,7 +61,7 @@ class Intervals(Checker):
     # The sequence (I6)
 
     def set_sequence(self, _index: int, entry: Entry) -> None:
-        number, sequence = (int(argument) for argument in entry.arguments)
+        number, sequence = map(int, entry.arguments)
         if number in self._removed:
             raise Breach("I14", f"the sequence of subscription {number} is set after its removal")
         call = self.state.call(entry.actor)
@@ -97,7 +97,7 @@ class Intervals(Checker):
     # Read sections (I7 to I10)
 
     def read_begin(self, _index: int, entry: Entry) -> None:
-        number, sequence = (int(argument) for argument in entry.arguments)
+        number, sequence = map(int, entry.arguments)
         subscription = self.state.subscriptions.get(number)
         if subscription is None:
             raise Breach("I14", f"a read section of subscription {number} begins after its removal")
@@ -108,7 +108,7 @@ class Intervals(Checker):
         self.count("I7", "I2")
 
     def read_retry(self, _index: int, entry: Entry) -> None:
-        number, sequence = (int(argument) for argument in entry.arguments[:2])
+        number, sequence = map(int, entry.arguments[:2])
         if number not in self.state.subscriptions:
             raise Breach("I14", f"subscription {number} is checked after its removal")
         locks = self.held(entry)

@@ -65,7 +65,7 @@ class Migration(Checker):
         self._going_home.discard(entry.actor)
 
     def setup(self, _index: int, entry: Entry) -> None:
-        device, space, first, answer, *frames = (int(argument) for argument in entry.arguments)
+        device, space, first, answer, *frames = map(int, entry.arguments)
         place = entry.actor, space, first
         if answer:
             self._failed.add(place)
@@ -76,7 +76,7 @@ class Migration(Checker):
         self.count("G3", "G10")
 
     def _move(self, entry: Entry, what: str) -> Move:
-        device, space, first = (int(argument) for argument in entry.arguments[:3])
+        device, space, first = map(int, entry.arguments[:3])
         place = entry.actor, space, first
         move = self._moves.get(place)
         if move is None:
@@ -89,7 +89,7 @@ class Migration(Checker):
     # Copies
 
     def copy(self, _index: int, entry: Entry) -> None:
-        source, target = (int(argument) for argument in entry.arguments)
+        source, target = map(int, entry.arguments)
         for move in self._moves.values():
             if move.actor != entry.actor or source not in move.frames:
                 continue
@@ -102,7 +102,7 @@ class Migration(Checker):
             self.count("G7")
 
     def access(self, _index: int, entry: Entry) -> None:
-        device, _table, slot, frame, write = (int(argument) for argument in entry.arguments)
+        device, _table, slot, frame, write = map(int, entry.arguments)
         if not write:
             return
         for move in self._moves.values():
@@ -129,7 +129,7 @@ class Migration(Checker):
                 self.count("G6")
 
     def device_map(self, _index: int, entry: Entry) -> None:
-        device, _table, slot, address, _writable = (int(argument) for argument in entry.arguments)
+        device, _table, slot, address, _writable = map(int, entry.arguments)
         frame = self.state.mirror(device).frame(address)
         for move in self._moves.values():
             if not frame:
@@ -150,7 +150,7 @@ class Migration(Checker):
             if source and target > 0 and (source, target) not in move.copies:
                 text = f"device {move.device} finalizes the migration of frame {source}"
                 raise Breach("G7", f"{text} to {target}, to which it was not copied")
-        _device, space, first = (int(argument) for argument in entry.arguments)
+        _device, space, first = map(int, entry.arguments)
         del self._moves[entry.actor, space, first]
 
     # Home (G8)

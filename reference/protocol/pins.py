@@ -25,7 +25,7 @@ class Pins(Checker):
     }
 
     def dma_unmap(self, _index: int, entry: Entry) -> None:
-        device, address = (int(argument) for argument in entry.arguments)
+        device, address = map(int, entry.arguments)
         for way, (_table, slot), translation in self.state.mirror(device).reachable():
             if translation.address == address:
                 text = f"device {device} unmaps DMA address {address}"
@@ -62,14 +62,14 @@ class Pins(Checker):
         self.count("S5")
 
     def device_map(self, _index: int, entry: Entry) -> None:
-        device, _table, slot, address, _writable = (int(argument) for argument in entry.arguments)
+        device, _table, slot, address, _writable = map(int, entry.arguments)
         if not self.invalidated:
             frame = self.state.mirror(device).frame(address)
             self._check_held(frame, f"device {device} maps page {slot}")
             self.count("S4")
 
     def access(self, _index: int, entry: Entry) -> None:
-        device, _table, slot, frame, _write = (int(argument) for argument in entry.arguments)
+        device, _table, slot, frame, _write = map(int, entry.arguments)
         if not self.invalidated and frame >= 0:
             self._check_held(frame, f"device {device} accesses page {slot}")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reference.operations import Event
-from reference.record import STATES, Entry, What
+from reference.record import STATES, What
 
 __all__ = [
+    "CHANGES",
     "Call",
     "Invalidation",
     "Mirror",
@@ -181,7 +182,7 @@ def _stranger(number: int, *, listed: bool) -> Subscription:
 
 
 class State:
-    """Reconstructed entry by entry; checkers look at it before it takes an entry in."""
+    """Reconstructed entry by entry, as `CHANGES` says; checkers look at it before that."""
 
     def __init__(self) -> None:
         self.mirrors: dict[int, Mirror] = {}
@@ -213,28 +214,14 @@ class State:
         calls = self.calls.get(actor)
         return calls[-1] if calls else None
 
-    def apply(self, index: int, entry: Entry) -> None:
-        """Take an entry in."""
-        actor, _operation, what, arguments = entry
-        change = _CHANGES.get(what)
-        if change is not None:
-            change(self, index, actor, *arguments)
-
     # Ranges and callbacks
 
     def _start(
-        self, _index: int, _actor: int, number: int, space: int, first: int, end: int, *rest: object
+        self, _index: int, _actor: int, number: int, space: int, first: int, end: int, *rest: Any
     ) -> None:
         event, owner, blockable, states = rest
         self.ranges[number] = Open(
-            number,
-            space,
-            first,
-            end,
-            int(str(event)),
-            int(str(owner)),
-            bool(blockable),
-            str(states),
+            number, space, first, end, int(event), int(owner), bool(blockable), str(states)
         )
 
     def range_for(self, number: int, subscription: Subscription) -> Open:
@@ -401,7 +388,7 @@ class State:
         self._touch(actor, "a reference")
 
 
-_CHANGES = {
+CHANGES: dict[int, Callable[..., None]] = {
     int(what): getattr(State, name)
     for what, name in {
         What.START: "_start",
@@ -437,3 +424,4 @@ _CHANGES = {
         What.DETACH: "_detach",
     }.items()
 }
+"""By kind of entry what it changes: a method that takes index, actor and the arguments."""
