@@ -77,7 +77,7 @@ class BuildCompiled(build_ext):
 
 MIRRORS = (
     ("process_vm", "outside"),
-    ("io_uring",),
+    ("io_uring", "ring", "ring_keys", "ring_probe"),
     ("kvm", "kvm_guest"),
     ("vmsplice",),
     ("proc_mem", "outside"),
