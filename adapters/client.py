@@ -27,6 +27,7 @@ from .address import connect
 from .tls import TlsFiles
 from .wire import (
     ClosedError,
+    ComplaintError,
     CrashedError,
     Frame,
     FrameType,
@@ -53,6 +54,7 @@ _BREAKDOWNS: dict[str, type[WireError]] = {
     Cause.GARBAGE: WireError,
     Cause.CRASH: CrashedError,
     Cause.MEMORY: HeavyError,
+    Cause.KERNEL: ComplaintError,
 }
 
 

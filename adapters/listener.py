@@ -63,7 +63,7 @@ class _Relay:
             answer = link.client.stream.receive()
             if answer.type == FrameType.ERROR:
                 raise refusal(answer)
-            link.weigh_at_times()
+            link.settle()
         except WireError as error:
             raise CandidateError(_told(link.explain(error))) from None
         return answer

@@ -17,7 +17,7 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .candidate import CandidateError
@@ -69,10 +69,16 @@ class Output:
 class Child:
     """A running child, with a socket to it.  `CandidateError` if it cannot be started.
 
-    `command` gives the command line when told the number of the child's socket.
+    `command` gives the command line when told the number of the child's socket.  It inherits the
+    files in `keep`, too, under the numbers that they have here.
     """
 
-    def __init__(self, command: Callable[[int], list[str]], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Callable[[int], list[str]],
+        environment: dict[str, str],
+        keep: Sequence[int] = (),
+    ) -> None:
         with contextlib.ExitStack() as undo:
             self.output = Output()
             undo.callback(self.output.close)
@@ -81,14 +87,15 @@ class Child:
             watch, self._lifeline = os.pipe()
             undo.callback(os.close, self._lifeline)
             try:
-                self._process = self._start(command(theirs.fileno()), theirs, watch, environment)
+                files = (theirs.fileno(), watch, *keep)
+                self._process = self._start(command(theirs.fileno()), files, watch, environment)
             finally:
                 theirs.close()
                 os.close(watch)
             undo.pop_all()
 
     def _start(
-        self, command: list[str], theirs: socket.socket, watch: int, environment: dict[str, str]
+        self, command: list[str], files: tuple[int, ...], watch: int, environment: dict[str, str]
     ) -> subprocess.Popen[bytes]:
         try:
             process = subprocess.Popen(
@@ -96,7 +103,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self.output.file,
                 stderr=self.output.file,
-                pass_fds=(theirs.fileno(), watch),
+                pass_fds=files,
                 start_new_session=True,
                 env=environment,
             )

@@ -11,12 +11,13 @@ from typing import Any
 from .candidate import Candidate, CandidateError, Scheduled
 from .client import RemoteCandidate
 from .python import adopt, load_python
+from .vm.spec import names_machine
 
 __all__ = ["Known", "Reach", "known", "open_candidate", "reach_of"]
 
 _FORMS = (
     "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
-    "linux:NAME, driver:MODEL, driver:module:Class, driver:path/to/file.py:Class, "
+    "linux:NAME, linux:hmm, driver:MODEL, driver:module:Class, driver:path/to/file.py:Class, "
     "driver:path/to/driver.so, driver:path/to/driver.c, tcp:HOST:PORT or unix:PATH"
 )
 
@@ -30,6 +31,8 @@ class Reach(enum.Enum):
     """A program of its own that speaks the wire protocol on an inherited socket."""
     REMOTE = enum.auto()
     """An agent that is running already."""
+    MACHINE = enum.auto()
+    """A driver in a virtual machine of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def reach_of(spec: str) -> Reach:
         raise CandidateError(f"{spec!r} names no candidate; one is {_FORMS}")
     if _is_library(spec):
         return Reach.HERE
+    if names_machine(spec):
+        return Reach.MACHINE
     return {"linux": Reach.EXECUTABLE, "tcp": Reach.REMOTE, "unix": Reach.REMOTE}.get(
         prefix, Reach.HERE
     )
@@ -63,7 +68,7 @@ def open_candidate(spec: str) -> Candidate | Scheduled:
     reach = reach_of(spec)
     if reach is Reach.REMOTE:
         return RemoteCandidate.connect(spec)
-    if reach is Reach.EXECUTABLE:
+    if reach in {Reach.EXECUTABLE, Reach.MACHINE}:
         raise CandidateError(f"{spec} is a program of its own and cannot be loaded into another")
     if _is_library(spec):
         from .ccffi import load_library  # noqa: PLC0415 (not everybody has a library)
@@ -121,10 +126,13 @@ def known() -> list[Known]:
     from reference.mirrors import MIRRORS  # noqa: PLC0415 (likewise)
 
     from .linux import NAMES, probe  # noqa: PLC0415 (likewise)
+    from .vm.holder import lacks  # noqa: PLC0415 (likewise)
 
     mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
     mirrors += [Known(f"driver:{name}", available=True) for name in DRIVERS]
     probes = {name: probe(name) for name in NAMES}
-    return mirrors + [
+    mirrors += [
         Known(f"linux:{name}", found.available, found.reason) for name, found in probes.items()
     ]
+    problem = lacks()
+    return [*mirrors, Known("linux:hmm", problem is None, problem or "")]

@@ -33,6 +33,7 @@ from .candidate import CandidateError
 __all__ = [
     "MAX_PAYLOAD",
     "ClosedError",
+    "ComplaintError",
     "CrashedError",
     "DeadlineError",
     "Frame",
@@ -92,6 +93,10 @@ class RefusedError(WireError):
 
 class CrashedError(WireError):
     """The peer says that its candidate died."""
+
+
+class ComplaintError(WireError):
+    """The kernel that the candidate is in says that something is wrong with it."""
 
 
 class HeavyError(WireError):

@@ -18,6 +18,7 @@ from reference.trace import Breakdown, Cause, Trace
 
 from .candidate import Candidate, CandidateError, GarbageError, Scheduled
 from .client import RemoteCandidate
+from .holder import Holder
 from .journal import Journal
 from .process import Child
 from .python import check_outcomes, describe, located
@@ -25,6 +26,7 @@ from .registry import Reach, open_candidate, reach_of
 from .tls import TLS_IS_FOR, TlsFiles
 from .wire import (
     ClosedError,
+    ComplaintError,
     CrashedError,
     DeadlineError,
     HeavyError,
@@ -36,7 +38,6 @@ from .wire import (
 __all__ = ["ChildLink", "InProcess", "Limits", "Runner", "Worker"]
 
 _DEATH_SECONDS = 2.0
-_PARTING_SECONDS = 1.0
 _WEIGHING_SECONDS = 0.5
 """A candidate whose programs are all short is weighed between them, this far apart."""
 
@@ -66,6 +67,7 @@ class Runner(Protocol):
 
 _CAUSES: dict[type[WireError], Cause] = {
     ClosedError: Cause.CRASH,
+    ComplaintError: Cause.KERNEL,
     CrashedError: Cause.CRASH,
     HeavyError: Cause.MEMORY,
     RefusedError: Cause.REFUSED,
@@ -133,7 +135,8 @@ class ChildLink(_Link):
     ) -> None:
         super().__init__(limits)
         self._attend = attend
-        self._child = _start(spec)
+        self._holder = _hold(spec, limits)
+        self._child = self._holder.child
         self._died = False
         self._weighed = time.monotonic()
         self._programs = 0
@@ -142,13 +145,13 @@ class ChildLink(_Link):
         try:
             self._greet(spec, stream, time.monotonic() + limits.start)
         except BaseException:
-            self._child.end()
+            self._holder.end()
             raise
 
     def _greet(self, spec: str, stream: Stream, deadline: float) -> None:
         try:
             self.client = RemoteCandidate(stream, deadline=deadline)
-            self.description = self.client.describe()
+            self.description = self._holder.amend(self.client.describe())
         except RefusedError as error:
             raise CandidateError(str(error)) from None
         except DeadlineError:
@@ -164,29 +167,33 @@ class ChildLink(_Link):
         death = self._child.death()
         if death is not None:
             raise ClosedError(f"{death}, after it had answered the program before this one")
-        self._child.output.clear()
+        self._holder.begin()
         self._programs += 1
 
     def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
         self.begin()
         yield from super().run(program, records)
-        self.weigh_at_times()
+        self.settle()
 
     def play(self, program: Program) -> Trace:
         self.begin()
         trace = super().play(program)
-        self.weigh_at_times()
+        self.settle()
         return trace
 
-    def weigh_at_times(self) -> None:
-        """`HeavyError` if it holds too much, unless it was weighed only just now."""
+    def settle(self) -> None:
+        """Once a program is answered: `ComplaintError`, and `HeavyError` if it holds too much.
+
+        It is not weighed if it was only just now.
+        """
+        self._holder.settle()
         if time.monotonic() - self._weighed > _WEIGHING_SECONDS:
             self._weigh()
 
     def _look(self) -> None:
         """Look after the child while waiting for it."""
         self._attend()
-        self._child.output.trim()
+        self._holder.look()
         self._weigh()
         # Its socket may be held open by children of its own.  What it wrote before it died has
         # been read by the second look.
@@ -208,19 +215,28 @@ class ChildLink(_Link):
         if isinstance(error, ClosedError):
             death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
             breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
-        output = self._child.output.tail()
-        if not output:
+        printed = self._holder.printed()
+        if not printed or printed in breakdown.message:
             return breakdown
-        return Breakdown(breakdown.cause, f"{breakdown.message}\nlast output:\n{output}")
+        return Breakdown(breakdown.cause, f"{breakdown.message}\n{printed}")
 
     def end(self) -> None:
-        self._child.end()
+        self._holder.end()
 
     def close(self) -> None:
         super().close()
         # A candidate that ends by itself can clean up, and so can what it is instrumented with.
-        self._child.death(_PARTING_SECONDS)
-        self._child.end()
+        self._child.death(self._holder.parting)
+        self._holder.end()
+
+
+def _hold(spec: str, limits: Limits) -> Holder:
+    """Start what holds a candidate; `CandidateError` if that is not possible."""
+    if reach_of(spec) is Reach.MACHINE:
+        from .vm.holder import MachineHolder  # noqa: PLC0415 (only for those who ask for one)
+
+        return MachineHolder(spec, limits.start)
+    return Holder(_start(spec))
 
 
 def _start(spec: str) -> Child:

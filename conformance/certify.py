@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from adapters.candidate import CandidateError
+from adapters.registry import Reach, reach_of
 from reference.program import Program
 
 from .certificate import (
@@ -45,6 +46,8 @@ PATIENCE = 20
 hangs or eats memory counts for several."""
 UNWEIGHED = {"R3": "nothing weighs a candidate that runs in the suite's own process"}
 """Rules that cannot be put to the test in the suite's own process, and why."""
+UNREAD = {"R5": "shows only in the log of a kernel that runs in a machine of the suite's"}
+"""Rules that cannot be put to the test outside of such a machine, and why."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +291,7 @@ class _Run:
             self.coverage.exercised,
             self._failing(),
             self.expected,
-            UNWEIGHED if request.in_process else {},
+            _untested(request),
         )
         return Certificate(
             lastwriter=own_version(),
@@ -325,6 +328,12 @@ def _quota(request: Request) -> int | None:
     if not request.description.schedules:
         return 0
     return None if request.programs is None else request.programs // EXHAUSTIVE
+
+
+def _untested(request: Request) -> dict[str, str]:
+    weighed = not request.in_process
+    read = reach_of(request.spec) is Reach.MACHINE
+    return ({} if weighed else UNWEIGHED) | ({} if read else UNREAD)
 
 
 def _record(failure: Failure) -> FailureRecord:

@@ -32,6 +32,7 @@ from .mutation import ALL, HEADINGS, Score, score
 from .options import Means, UsageError, memory_option, profile_option, reaching, tls_options
 from .store import LoadError, load_program, obstacle, write_atomically
 from .verdicts import Verdict
+from .vm_command import vm
 
 __all__ = ["main"]
 
@@ -76,6 +77,7 @@ def commands() -> None:
     """
 
 
+commands.add_command(vm)
 _CANDIDATE = click.argument("candidate")
 
 
@@ -92,6 +94,7 @@ def candidates() -> None:
         ("module:name, path/to/file.py:name", "a Python class, factory or object"),
         ("driver:path/to/file.py:Class", "a driver in Python, on the host (docs/host.md)"),
         ("driver:path/to/driver.c, .so", "a driver in C, on the host"),
+        ("linux:hmm,driver=test_hmm.c", "a changed driver in the machine (docs/linux-hmm.md)"),
         ("tcp:HOST:PORT, unix:PATH", "an agent (docs/wire.md)"),
     ):
         table.add_row(form, "", meaning)

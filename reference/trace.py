@@ -38,6 +38,8 @@ class Cause(enum.StrEnum):
     GARBAGE = "garbage"
     REFUSED = "refused"
     """It said itself that it cannot go on."""
+    KERNEL = "kernel"
+    """The kernel that it is in complained in its log, whatever was answered."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ BREAKDOWN_RULES = {
     Cause.MEMORY: "R3",
     Cause.GARBAGE: "R4",
     Cause.REFUSED: "R4",
+    Cause.KERNEL: "R5",
 }
-_ROBUST = ("R1", "R2", "R3", "R4")
+_ROBUST = ("R1", "R2", "R3", "R4", "R5")
 """Rules that every program puts to the test."""
 _WATCHED = ("W1", "W2", "W3", "W4", "W5", "W6")
 """Those that the host watches over in every run."""

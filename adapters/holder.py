@@ -1,0 +1,43 @@
+"""What holds a candidate for a worker: a child process, and all that belongs to it."""
+
+from __future__ import annotations
+
+from reference.description import Description
+
+from .process import Child
+
+__all__ = ["Holder"]
+
+
+class Holder:
+    """A child that speaks the wire protocol on its socket."""
+
+    parting = 1.0
+    """Seconds that it may take to end by itself."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+
+    def amend(self, description: Description) -> Description:
+        """What the candidate says of itself, with what only its holder knows."""
+        return description
+
+    def begin(self) -> None:
+        """What is printed from now on belongs to another program."""
+        self.child.output.clear()
+
+    def look(self) -> None:
+        """Look after it; called now and then while it is waited for."""
+        self.child.output.trim()
+
+    def settle(self) -> None:
+        """Once a program is answered: `ComplaintError` if anything but its answers went wrong."""
+
+    def printed(self) -> str:
+        """The last that was printed, to go with what is said of a breakdown."""
+        output = self.child.output.tail()
+        return f"last output:\n{output}" if output else ""
+
+    def end(self) -> None:
+        """Kill the child with its whole group, and free what belonged to it."""
+        self.child.end()

@@ -1,0 +1,157 @@
+"""What holds the candidate in a machine: QEMU, its kernel's log, and the driver in it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from reference.description import Description
+
+from ..candidate import CandidateError
+from ..holder import Holder
+from ..wire import ComplaintError
+from .driver import module_of
+from .initramfs import initramfs
+from .machine import Boot, Machine
+from .places import Kernel, current
+from .spec import MachineSpec
+from .tools import QEMU, install_command, lacking, unsuited
+
+__all__ = ["MachineHolder", "boot_once", "lacks"]
+
+_BOOT_SECONDS = 120.0
+"""For a boot that nobody waits for otherwise."""
+
+
+def lacks(flavour: str = "lean") -> str | None:
+    """Why the machine cannot run here yet, with what to do about it; None if it can."""
+    problem = unsuited()
+    if problem:
+        return problem
+    packages = lacking(to_build=False)
+    if packages:
+        return f"needs {', '.join(packages)}: {install_command(packages)}"
+    try:
+        current(flavour)
+    except CandidateError as error:
+        return str(error)
+    return None
+
+
+class MachineHolder(Holder):
+    """A machine that was started for a candidate, within some seconds; `CandidateError`."""
+
+    parting = 0.0
+
+    def __init__(self, text: str, seconds: float) -> None:
+        spec = MachineSpec.parse(text)
+        problem = lacks(spec.flavour)
+        if problem:
+            raise CandidateError(f"{text}: {problem}")
+        with contextlib.ExitStack() as undo:
+            self._kernel = current(spec.flavour)
+            undo.enter_context(self._kernel.used())
+            self._spec = spec
+            module = module_of(spec, self._kernel)
+            self._driver = module.read_bytes() if module else None
+            self._machine = undo.enter_context(_started(self._kernel, spec, seconds))
+            if self._driver is not None:
+                self._swap(self._driver, time.monotonic() + seconds)
+            super().__init__(self._machine.child)
+            self._parts = undo.pop_all()
+
+    def _swap(self, module: bytes, deadline: float) -> None:
+        """Put a driver in the place of the kernel's own; `CandidateError` if that fails."""
+        try:
+            answer = self._machine.control.ask(f"swap-module {len(module)}", deadline, module)
+        except CandidateError as error:
+            answer = str(error)
+        if answer != "ok":
+            log = self._machine.log.tail()
+            raise CandidateError(f"{self._spec.text}: the kernel does not take it: {answer}\n{log}")
+
+    def amend(self, description: Description) -> Description:
+        """Say exactly which kernel and driver they are."""
+        record = self._kernel.record
+        words = [record.version, f"{record.flavour} machine {self._kernel.name}"]
+        if self._driver is not None:
+            words.append(f"driver {hashlib.sha256(self._driver).hexdigest()[:16]}")
+        return msgspec.structs.replace(description, version=", ".join(words))
+
+    def begin(self) -> None:
+        super().begin()
+        self._machine.log.begin()
+
+    def look(self) -> None:
+        super().look()
+        self._machine.log.look()
+
+    def settle(self) -> None:
+        complaint = self._machine.log.look()
+        if complaint is not None:
+            raise ComplaintError(complaint)
+
+    def printed(self) -> str:
+        log = self._machine.log
+        kernels = log.look() or log.tail()
+        return "\n".join(
+            filter(None, [super().printed(), kernels and f"the kernel's log:\n{kernels}"])
+        )
+
+    def end(self) -> None:
+        self._parts.close()
+
+
+def boot_once(kernel: Kernel) -> None:
+    """See that a kernel comes up, and have its state saved; `CandidateError`."""
+    spec = MachineSpec.parse(f"linux:hmm,flavour={kernel.record.flavour}")
+    with _started(kernel, spec, _BOOT_SECONDS):
+        pass
+
+
+def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
+    """A machine that has booted, from a saved state where there is one; else one is saved."""
+    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus)
+    state = _saved(kernel, boot, seconds)
+    machine = Machine(boot, state)
+    try:
+        _await_ready(machine, time.monotonic() + seconds)
+    except BaseException:
+        machine.end()
+        raise
+    return machine
+
+
+def _saved(kernel: Kernel, boot: Boot, seconds: float) -> Path:
+    """The state of the machine when it has just booted, made unless it is there."""
+    path = kernel.folder / "states" / boot.name(Path(shutil.which(QEMU) or QEMU))
+    if path.exists():
+        return path
+    path.parent.mkdir(exist_ok=True)
+    with kernel.changed():
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with Machine(boot) as machine:
+                _await_ready(machine, time.monotonic() + seconds)
+                machine.save(part)
+            part.rename(path)
+    return path
+
+
+def _await_ready(machine: Machine, deadline: float) -> None:
+    """Wait for the agent; `CandidateError` with the end of the kernel's log."""
+    try:
+        answer = machine.control.ask("ready?", deadline)
+    except CandidateError as error:
+        answer = str(error)
+    complaint = machine.log.look()
+    if complaint is not None:
+        raise CandidateError(f"the kernel complains when it boots: {complaint}")
+    if answer != "ready":
+        last = "\n".join([machine.child.output.tail(), machine.log.tail()[-2000:]]).strip()
+        raise CandidateError(f"the machine does not come up: {answer}\n{last}")

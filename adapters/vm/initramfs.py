@@ -1,0 +1,77 @@
+"""What the machine boots into: our agent as /init, and the kernel's modules."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from ..candidate import CandidateError
+from ..compiler import CompilerError, find_compiler
+from .places import Kernel, digest
+from .run import run_logged
+
+__all__ = ["MODULES", "initramfs", "sources"]
+
+MODULES = ("lib/test_hmm.ko",)
+"""Modules of the kernel, by their places in its build folder."""
+_OPTIONS = ("-static", "-std=gnu11", "-O2", "-Wall", "-Wextra")
+
+
+def sources() -> list[Path]:
+    """The C files of the agent that runs in the machine."""
+    package = Path(str(resources.files("adapters")))
+    shared = sorted(package.glob("linux/process*.c"))
+    own = [package / "linux" / f"{name}.c" for name in ("guest", "hmm")]
+    agent = package / "agent" / "agent.c"
+    return [agent, *(path for path in shared if path.stem != "process_vm"), *own]
+
+
+def _inputs() -> Iterator[bytes]:
+    package = Path(str(resources.files("adapters")))
+    headers = [*sorted(package.glob("linux/*.h")), package / "include" / "lastwriter.h"]
+    for path in [*sources(), *headers]:
+        yield path.read_bytes()
+
+
+def initramfs(kernel: Kernel) -> Path:
+    """The archive that a kernel boots into, made unless it is there; `CandidateError`."""
+    folder = kernel.folder / "initramfs"
+    path = folder / f"{digest(*_inputs(), *_OPTIONS)}.cpio"
+    if path.exists():
+        return path
+    folder.mkdir(exist_ok=True)
+    with kernel.changed() as lock:
+        if not path.exists():  # somebody else may have made it while we waited
+            _make(kernel, path, lock)
+    return path
+
+
+def _make(kernel: Kernel, path: Path, lock: int) -> None:
+    tree, log = path.with_suffix(".tree"), path.with_suffix(".log")
+    shutil.rmtree(tree, ignore_errors=True)
+    log.unlink(missing_ok=True)
+    modules = tree / "lib" / "modules"
+    modules.mkdir(parents=True)
+    for name in MODULES:
+        shutil.copy(kernel.build / name, modules)
+    _compile(tree / "init", log, lock)
+    part = path.with_suffix(".part")
+    script = 'cd "$1" && find . | cpio --create --format=newc --owner=0:0 >"$2"'
+    command = ["sh", "-c", script, "sh", str(tree), str(part)]
+    run_logged("pack the initramfs", command, log, keep=(lock,))
+    part.rename(path)
+    shutil.rmtree(tree)
+
+
+def _compile(target: Path, log: Path, lock: int) -> None:
+    try:
+        compiler = find_compiler()
+    except CompilerError as error:
+        raise CandidateError(str(error)) from None
+    package = Path(str(resources.files("adapters")))
+    folders = [f"-I{package / 'include'}", f"-I{package / 'linux'}"]
+    files = [str(path) for path in sources()]
+    command = [*compiler, *_OPTIONS, *folders, *files, "-o", str(target)]
+    run_logged("compile the agent", command, log, keep=(lock,))

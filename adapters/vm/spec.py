@@ -1,0 +1,83 @@
+"""What a spec of a candidate in the virtual machine says: `linux:hmm,driver=PATH,flavour=debug`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..candidate import CandidateError
+
+__all__ = ["FLAVOURS", "MIRRORS", "MachineSpec", "names_machine"]
+
+FLAVOURS = ("lean", "debug")
+MIRRORS = ("hmm",)
+"""Mirrors that the agent in the machine can be, as its kernel's command line names them."""
+_PREFIX = "linux:hmm"
+_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N]"
+_MOST_CPUS = 8
+
+
+def names_machine(spec: str) -> bool:
+    """Whether the spec is meant to name a candidate in the virtual machine."""
+    return spec.partition(",")[0].partition("/")[0] == _PREFIX
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """A candidate in the virtual machine."""
+
+    text: str
+    mirror: str = "hmm"
+    flavour: str = "lean"
+    driver: Path | None = None
+    """C file of a driver that takes the place of the kernel's own."""
+    module: Path | None = None
+    """The same, compiled already."""
+    cpus: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> MachineSpec:
+        """`CandidateError`, naming the part, unless it makes sense."""
+        head, *parts = text.split(",")
+        mirror = head.removeprefix(_PREFIX).removeprefix("/") or "hmm"
+        if mirror not in MIRRORS:
+            raise CandidateError(f"no mirror {head!r} in the machine; there is {_PREFIX}")
+        given: dict[str, str] = {}
+        for part in parts:
+            key, _, value = part.partition("=")
+            if key not in _KEYS or not value or key in given:
+                raise CandidateError(f"{text}: {part!r}: a spec is {_FORM}")
+            given[key] = value
+        return cls._checked(text, mirror, given)
+
+    @classmethod
+    def _checked(cls, text: str, mirror: str, given: dict[str, str]) -> MachineSpec:
+        flavour, cpus = given.get("flavour", "lean"), given.get("cpus", "1")
+        if flavour not in FLAVOURS:
+            raise CandidateError(f"{text}: no flavour {flavour!r}; there are {', '.join(FLAVOURS)}")
+        if not (cpus.isascii() and cpus.isdecimal() and 1 <= int(cpus) <= _MOST_CPUS):
+            raise CandidateError(f"{text}: cpus is a number from 1 to {_MOST_CPUS}")
+        if "driver" in given and "module" in given:
+            raise CandidateError(f"{text}: driver and module exclude each other")
+        return cls(
+            text,
+            mirror,
+            flavour,
+            _file(text, given, "driver", ".c"),
+            _file(text, given, "module", ".ko"),
+            int(cpus),
+        )
+
+
+def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | None:
+    if key not in given:
+        return None
+    path = Path(given[key])
+    if path.suffix != suffix:
+        raise CandidateError(f"{text}: {key} is a file that ends in {suffix}")
+    if not path.is_file():
+        raise CandidateError(f"{text}: no such file: {path}")
+    return path.resolve()
+
+
+_KEYS = frozenset({"driver", "module", "flavour", "cpus"})

@@ -1,0 +1,125 @@
+"""`lastwriter vm`: the virtual machine for `linux:hmm`, made, looked at and removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from adapters.vm.build import Progress, Report, build
+from adapters.vm.holder import boot_once
+from adapters.vm.places import Kernel, NotBuiltError, clean, current, root, size_of
+from adapters.vm.run import BuildError
+from adapters.vm.spec import FLAVOURS
+
+from .display import Screen
+
+__all__ = ["vm"]
+
+_flavour = click.option(
+    "--flavour", type=click.Choice(FLAVOURS), default=FLAVOURS[0], show_default=True,
+    help="debug: with lockdep, KASAN and the kernel's other checks of itself.",
+)  # fmt: skip
+
+
+@click.group()
+def vm() -> None:
+    """The virtual machine that linux:hmm runs in."""
+
+
+@vm.command("build")
+@_flavour
+@click.option(
+    "--source", type=click.Path(path_type=Path), metavar="FILE",
+    help="Tarball of a kernel's source.  [default: the newest package that is installed]",
+)  # fmt: skip
+@click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N",
+              help="Processes that compile.  [default: one for each CPU]")  # fmt: skip
+def build_command(flavour: str, source: Path | None, jobs: int | None) -> int:
+    """Build the kernel and the agent, unless they are there, and boot them once."""
+    screen = Screen()
+    start = time.monotonic()
+    try:
+        with _reported(screen, flavour) as report:
+            kernel = build(flavour, report, source=source, jobs=jobs or 0)
+            report(Progress("boot it once", 0))
+            boot_once(kernel)
+    except BuildError as error:
+        Screen(stderr=True).say(f"lastwriter: {error}")
+        return 2
+    record = kernel.record
+    screen.say(f"{record.version}, {flavour}: ready after {time.monotonic() - start:.0f} s")
+    screen.say(f"kept in {kernel.folder}")
+    return 0
+
+
+@contextmanager
+def _reported(screen: Screen, flavour: str) -> Iterator[Report]:
+    """A bar for each step on a terminal, and a line for each elsewhere."""
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        disable=not screen.is_terminal,
+    )
+    step = ""
+    with bar:
+        task = bar.add_task(f"{flavour} machine", total=1.0)
+
+        def report(progress: Progress) -> None:
+            nonlocal step, task
+            if progress.step != step:
+                if step:
+                    bar.update(task, completed=1.0)
+                    task = bar.add_task(progress.step, total=1.0)
+                step = progress.step
+                bar.update(task, description=step)
+                if not screen.is_terminal:
+                    screen.say(f"{step} ...")
+            bar.update(task, completed=progress.done)
+
+        yield report
+        bar.update(task, completed=1.0)
+
+
+@vm.command()
+def status() -> None:
+    """What is built, and where."""
+    screen = Screen()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("flavour", "kernel", "built", "MiB", ""):
+        table.add_column(column)
+    for flavour in FLAVOURS:
+        table.add_row(flavour, *_state(flavour))
+    screen.print(table)
+    screen.say(f"{root()}: {size_of(root()) >> 20} MiB in all")
+
+
+def _state(flavour: str) -> tuple[str, str, str, str]:
+    try:
+        kernel: Kernel = current(flavour)
+    except NotBuiltError as error:
+        return "", "", "", str(error)
+    record = kernel.record
+    return (
+        record.version,
+        f"{record.built} in {record.seconds:.0f} s",
+        str(size_of(kernel.folder) >> 20),
+        str(kernel.folder),
+    )
+
+
+@vm.command("clean")
+def clean_command() -> None:
+    """Remove all that was built for virtual machines."""
+    before = size_of(root())
+    clean()
+    Screen().say(f"{root()}: {(before - size_of(root())) >> 20} MiB removed")
