@@ -70,7 +70,7 @@ class Child:
     """A running child, with a socket to it.  `CandidateError` if it cannot be started.
 
     `command` gives the command line when told the number of the child's socket.  It inherits the
-    files in `keep`, too, under the numbers that they have here.
+    files in `keep`, too, under the numbers that they have here, and may be given a `stdin`.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Child:
         command: Callable[[int], list[str]],
         environment: dict[str, str],
         keep: Sequence[int] = (),
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         with contextlib.ExitStack() as undo:
             self.output = Output()
@@ -88,19 +89,25 @@ class Child:
             undo.callback(os.close, self._lifeline)
             try:
                 files = (theirs.fileno(), watch, *keep)
-                self._process = self._start(command(theirs.fileno()), files, watch, environment)
+                line = command(theirs.fileno())
+                self._process = self._start(line, files, watch, environment, stdin)
             finally:
                 theirs.close()
                 os.close(watch)
             undo.pop_all()
 
     def _start(
-        self, command: list[str], files: tuple[int, ...], watch: int, environment: dict[str, str]
+        self,
+        command: list[str],
+        files: tuple[int, ...],
+        watch: int,
+        environment: dict[str, str],
+        stdin: int,
     ) -> subprocess.Popen[bytes]:
         try:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=self.output.file,
                 stderr=self.output.file,
                 pass_fds=files,

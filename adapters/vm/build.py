@@ -24,6 +24,9 @@ _MADE = re.compile(rb"^  [A-Z\[]", re.MULTILINE)
 _FILES = 1250
 """Lines that the compilation of a lean kernel prints, roughly."""
 
+_NAMED = 5
+"""Options that an error names."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -123,9 +126,8 @@ class _Build:
         self._make("configure", ["olddefconfig"])
         dropped = unmet(self.options, config.read_text("utf-8"))
         if dropped:
-            raise BuildError(
-                f"{self.source.path.name} does not do {', '.join(dropped)}; log: {self.log}"
-            )
+            some = ", ".join(dropped[:_NAMED]) + ", and more" * (len(dropped) > _NAMED)
+            raise BuildError(f"{self.source.path.name} does not do {some}; log: {self.log}")
 
     def _compile(self) -> None:
         begin = self.log.stat().st_size

@@ -68,7 +68,7 @@ class MachineHolder(Holder):
     def _swap(self, module: bytes, deadline: float) -> None:
         """Put a driver in the place of the kernel's own; `CandidateError` if that fails."""
         try:
-            answer = self._machine.control.ask(f"swap-module {len(module)}", deadline, module)
+            answer = self._machine.ask(f"swap-module {len(module)}", deadline, module)
         except CandidateError as error:
             answer = str(error)
         if answer != "ok":
@@ -94,7 +94,7 @@ class MachineHolder(Holder):
     def settle(self) -> None:
         complaint = self._machine.log.look()
         if complaint is not None:
-            raise ComplaintError(complaint)
+            raise ComplaintError(complaint.partition("\n")[0])
 
     def printed(self) -> str:
         log = self._machine.log
@@ -146,7 +146,7 @@ def _saved(kernel: Kernel, boot: Boot, seconds: float) -> Path:
 def _await_ready(machine: Machine, deadline: float) -> None:
     """Wait for the agent; `CandidateError` with the end of the kernel's log."""
     try:
-        answer = machine.control.ask("ready?", deadline)
+        answer = machine.ask("ready?", deadline)
     except CandidateError as error:
         answer = str(error)
     complaint = machine.log.look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ _TICK = 0.02
 _LONGEST = 64 << 10
 """Bytes of a line."""
 _SAVE_SECONDS = 120.0
+_DEATH_SECONDS = 2.0
 _PARAMETERS = (
     # An Oops ends the machine, and a panic does so at once: QEMU exits.
     "console=ttyS0 loglevel=5 oops=panic panic=-1 reboot=t",
@@ -78,6 +80,10 @@ class Boot:
         return digest(*self.command(0, 0, 0, 0), *stamps)
 
 
+class _HungUpError(CandidateError):
+    """Nobody is at the other end."""
+
+
 class Lines:
     """Lines of text over a socket, within a deadline and a length.
 
@@ -109,7 +115,7 @@ class Lines:
             with self._patient(deadline):
                 piece = self._socket.recv(4096)
                 if not piece:
-                    raise CandidateError("the machine hung up")
+                    raise ConnectionResetError(errno.ECONNRESET, "the end of the stream")
                 self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return printable(line.decode(errors="replace")).strip()
@@ -121,7 +127,7 @@ class Lines:
         except TimeoutError:
             pass
         except OSError as error:
-            raise CandidateError(f"the machine hung up: {error.strerror or error}") from None
+            raise _HungUpError(f"the machine hung up: {error.strerror or error}") from None
         if time.monotonic() >= deadline:
             raise CandidateError("no answer in time")
         self._attend()
@@ -154,7 +160,7 @@ class Machine:
                 keep=files,
             )
             undo.callback(self.child.end)
-            self.control = Lines(control, self._attend)
+            self._control = Lines(control, self._attend)
             self._monitor = Lines(monitor, self._attend)
             self._parts = undo.pop_all()
 
@@ -170,6 +176,14 @@ class Machine:
         death = self.child.death()
         if death is not None:
             raise CandidateError(f"QEMU {death}")
+
+    def ask(self, line: str, deadline: float, payload: bytes = b"") -> str:
+        """What the guest answers on its control port; `CandidateError`."""
+        try:
+            return self._control.ask(line, deadline, payload)
+        except _HungUpError as error:
+            death = self.child.death(_DEATH_SECONDS)
+            raise CandidateError(f"QEMU {death}" if death else str(error)) from None
 
     def end(self) -> None:
         """Kill it."""

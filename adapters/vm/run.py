@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def run_logged(
     log: Path,
     watch: Callable[[], None] = lambda: None,
     *,
-    stdin: int | None = None,
+    stdin: int = subprocess.DEVNULL,
     keep: Sequence[int] = (),
 ) -> None:
     """Run a command to its end; `BuildError` if it fails.
@@ -36,11 +37,9 @@ def run_logged(
     What it prints is added to the log.  `watch` is called now and then; what that raises ends the
     command.  It inherits the files in `keep`, which stay open until the last of its processes ends.
     """
-    given = () if stdin is None else (stdin,)
-    script = 'exec "$@" >>"$0" 2>&1' + "".join(f" <&{file}" for file in given)
-    line = ["sh", "-c", script, str(log), *command]
+    line = ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(log), *command]
     environment = dict(os.environ, LC_ALL="C", KBUILD_BUILD_USER="lastwriter", KBUILD_BUILD_HOST="")
-    child = Child(lambda _: line, environment, keep=(*given, *keep))
+    child = Child(lambda _: line, environment, keep, stdin)
     try:
         while (end := child.death(_TICK)) is None:
             watch()

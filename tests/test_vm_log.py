@@ -1,0 +1,111 @@
+"""What counts as a complaint in a kernel's log, and reading the log while it grows."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from adapters.vm.kernel_log import KernelLog, find_complaint
+
+LOCKDEP = """\
+======================================================
+WARNING: possible circular locking dependency detected
+6.12.117 #1 Not tainted
+------------------------------------------------------
+init/1 is trying to acquire lock:
+"""
+COMPLAINTS = [
+    "WARNING: CPU: 1 PID: 77 at mm/memory.c:2001 zap_pte_range+0x1/0x2",
+    "WARNING: possible recursive locking detected",
+    "WARNING: suspicious RCU usage",
+    "BUG: sleeping function called from invalid context at mm/slab.h:1",
+    "BUG: KASAN: slab-use-after-free in dmirror_interval_invalidate+0x1/0x2",
+    "BUG: unable to handle page fault for address: ffffc90000000000",
+    "BUG: Bad page state in process init  pfn:01234",
+    "kernel BUG at mm/rmap.c:1234!",
+    "Oops: invalid opcode: 0000 [#1] SMP",
+    "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+    "INFO: task init:1 blocked for more than 20 seconds.",
+    "Kernel panic - not syncing: Attempted to kill init!",
+]
+HARMLESS = [
+    "Linux version 6.12.117",
+    "test_hmm: BUG: is what it would say",
+    "rcu: INFO: rcu_sched self-detected stall on CPU",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 23s! [init:1]",
+    "init[33]: segfault at 0 ip 0000000000401000 sp 00007ffc error 4 in init",
+    "traps: init[33] general protection fault ip:401000 sp:7ffc error:0 in init",
+    "Out of memory: Killed process 33 (init)",
+    "page allocation failure: order:9",
+]
+
+
+@pytest.mark.parametrize("line", COMPLAINTS)
+@pytest.mark.parametrize("stamp", ["", "[    0.000001] ", "[ 1234.567890][   T42] "])
+def test_complaints(line: str, stamp: str) -> None:
+    assert find_complaint(f"booting\n{stamp}{line}\n") == line
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_what_is_none(line: str) -> None:
+    assert find_complaint(f"[    0.000001] {line}\n") is None
+
+
+def test_a_report_ends_where_the_kernel_says_so() -> None:
+    text = "WARNING: CPU: 0\nRIP: 1\n---[ end trace 0 ]---\nmore\n"
+    assert find_complaint(text) == "WARNING: CPU: 0\nRIP: 1"
+
+
+def test_the_first_complaint_counts() -> None:
+    found = find_complaint(LOCKDEP + "BUG: KASAN: double-free in f\n")
+    assert found is not None
+    assert found.startswith("WARNING: possible circular locking dependency detected\n")
+
+
+def test_a_report_is_bounded() -> None:
+    found = find_complaint("BUG: x\n" + ("y" * 1000 + "\n") * 1000)
+    assert found is not None
+    assert len(found) < 25_000
+
+
+class TestReading:
+    def test_a_line_in_two_pieces(self) -> None:
+        log = KernelLog()
+        os.write(log.file, b"WARN")
+        assert log.look() is None
+        os.write(log.file, b"ING: CPU: 0\r\nRIP")
+        assert log.look() == "WARNING: CPU: 0\nRIP"
+        os.write(log.file, b": 1\n")
+        assert log.look() == "WARNING: CPU: 0\nRIP: 1"
+        log.close()
+
+    def test_a_complaint_stays_until_it_is_seen(self) -> None:
+        """It may come when a program is over, and is told with the next."""
+        log = KernelLog()
+        os.write(log.file, b"BUG: late\n")
+        log.begin()
+        assert log.look() == "BUG: late"
+        log.close()
+
+    def test_programs_have_a_log_each(self) -> None:
+        log = KernelLog()
+        os.write(log.file, b"one\n")
+        log.begin()
+        os.write(log.file, b"two\x1b[2J\n")
+        assert log.tail() == "two\ufffd[2J"
+        log.close()
+
+    def test_a_long_log_takes_no_memory(self) -> None:
+        log = KernelLog()
+        for _ in range(40):
+            os.write(log.file, b"all is well\n" * 10_000)
+            assert log.look() is None
+        assert os.fstat(log.file).st_size <= 2 << 20
+        os.write(log.file, b"BUG: at last\n")
+        for _ in range(40):
+            os.write(log.file, b"all is well\n" * 10_000)
+            assert str(log.look()).startswith("BUG: at last\n")
+        assert os.fstat(log.file).st_size <= 2 << 20
+        assert len(log.tail()) <= 16 << 10
+        log.close()

@@ -1,0 +1,203 @@
+"""A machine for a candidate, with a QEMU that has none behind it: whatever it does is a verdict."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import fake_qemu
+import msgspec
+import pytest
+from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
+
+from adapters.candidate import CandidateError
+from adapters.registry import Reach, open_candidate, reach_of
+from adapters.vm import initramfs
+from adapters.vm.machine import Machine
+from adapters.vm.places import DONE, Record, digest, fragment, root
+from adapters.worker import InProcess, Limits, Worker
+from reference.model import judge
+from reference.trace import Cause, Trace
+
+COMPLAINING = Path(__file__).with_name("complaining.py")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kernel that counts as built, a QEMU, and an agent that is quickly compiled."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = root() / "kernels" / "lean-0"
+    (folder / "build" / "lib").mkdir(parents=True)
+    (folder / "build" / "vmlinux").touch()
+    (folder / "build" / "lib" / "test_hmm.ko").touch()
+    (folder / "in-use").touch()
+    record = Record(
+        flavour="lean", version="6.12.1", source="", options=digest(fragment("lean")),
+        built="2026-01-01", seconds=1,
+    )  # fmt: skip
+    (folder / DONE).write_bytes(msgspec.json.encode(record))
+    (root() / "lean").symlink_to(folder)
+    agent = tmp_path / "agent.c"
+    agent.write_text("int main(void) { return 0; }\n")
+    monkeypatch.setattr(initramfs, "sources", lambda: [agent])
+    qemu = tmp_path / "bin" / "qemu-system-x86_64"
+    qemu.parent.mkdir()
+    qemu.write_text(f'#!/bin/sh\nexec {sys.executable} -P {fake_qemu.__file__} "$@"\n')
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{qemu.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("FAKE_CANDIDATE", f"{MISBEHAVING}:Prints")
+    return folder
+
+
+def holds(name: str, monkeypatch: pytest.MonkeyPatch, file: Path = COMPLAINING) -> None:
+    monkeypatch.setenv("FAKE_CANDIDATE", f"{file}:{name}")
+
+
+def run_bad() -> Trace:
+    with Worker("linux:hmm", limits=PATIENT) as worker:
+        assert worker.run(program()).outcomes == expected()
+        return worker.run(program(BAD))
+
+
+@pytest.mark.usefixtures("machine")
+class TestVerdicts:
+    def test_a_program(self) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            assert worker.run(program()).outcomes == expected()
+            assert worker.run(program(BAD)).breakdown is None
+            assert worker.description.version.startswith("6.12.1, lean machine lean-0")
+
+    @pytest.mark.parametrize(
+        ("name", "cause", "text"),
+        [
+            ("HangsUp", Cause.CRASH, "closed its connection and lives on"),
+            ("Scribbles", Cause.GARBAGE, "a frame of 4294967295 bytes"),
+            ("GivesUnknownStatus", Cause.GARBAGE, "status 17 is no Status"),
+        ],
+    )
+    def test_an_agent_that_lies(
+        self, name: str, cause: Cause, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        holds(name, monkeypatch, MISBEHAVING)
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            breakdown = broken(worker, program(BAD))
+        assert breakdown.cause == cause
+        assert text in breakdown.message
+
+    def test_an_agent_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        holds("Loops", monkeypatch, MISBEHAVING)
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            assert worker.run(program()).breakdown is None
+            worker.limits = Limits(seconds=0.3)
+            hung = worker.run(program(BAD)).breakdown
+            assert hung is not None
+            assert hung.cause is Cause.HANG
+
+    def test_a_warning_though_every_answer_is_right(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        holds("Complains", monkeypatch)
+        trace = run_bad()
+        assert trace.outcomes == expected(BAD)
+        assert trace.breakdown is not None
+        first, *rest = trace.breakdown.message.splitlines()
+        assert first == "WARNING: CPU: 0 PID: 42 at lib/test_hmm.c:123 dmirror_fops_release+0x5/0x9"
+        assert rest == ["the kernel's log:", first, "[    7.250002] Modules linked in: test_hmm"]
+        violation = judge(trace).violation
+        assert violation is not None
+        assert (violation.rule, violation.index) == ("R5", 3)
+        assert violation.message.startswith("kernel: WARNING: CPU: 0")
+
+    def test_after_a_warning_there_is_another_machine(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        holds("Complains", monkeypatch)
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            for value in (7, BAD, 8, BAD):
+                assert (worker.run(program(value)).breakdown is None) == (value != BAD)
+
+    def test_an_oops(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        holds("Oopses", monkeypatch)
+        breakdown = run_bad().breakdown
+        assert breakdown is not None
+        assert breakdown.cause is Cause.CRASH
+        assert "was killed by SIGKILL" in breakdown.message
+        assert "BUG: kernel NULL pointer dereference" in breakdown.message
+
+    def test_a_flood(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        holds("Floods", monkeypatch)
+        breakdown = run_bad().breakdown
+        assert breakdown is not None
+        assert breakdown.cause is Cause.KERNEL
+        assert len(breakdown.message) < 100_000
+
+
+class TestStart:
+    def test_the_state_is_saved_once(self, machine: Path) -> None:
+        for _ in range(2):
+            with Worker("linux:hmm", limits=PATIENT) as worker:
+                worker.run(program())
+        states = list((machine / "states").iterdir())
+        assert [path.read_bytes() for path in states] == [b"a state"]
+
+    @pytest.mark.usefixtures("machine")
+    @pytest.mark.parametrize(
+        ("control", "text"),
+        [
+            ("WARNING", "does not come up: WARNING"),
+            ("silence", "does not come up: no answer in time"),
+            ("flood", "does not come up: a line of more than 65536 bytes"),
+        ],
+    )
+    def test_a_machine_that_does_not_come_up(
+        self, control: str, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FAKE_CONTROL", control)
+        seconds = 0.5 if control == "silence" else 60
+        with pytest.raises(CandidateError, match=text):
+            Worker("linux:hmm", limits=Limits(start=seconds))
+
+    def test_a_qemu_that_dies(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        qemu = machine.parents[4] / "bin" / "qemu-system-x86_64"
+        qemu.write_text("#!/bin/sh\necho no such machine >&2; exit 1\n")
+        with pytest.raises(CandidateError, match="QEMU exited with status 1\nno such machine"):
+            Worker("linux:hmm", limits=PATIENT)
+        assert not list((machine / "states").iterdir())
+
+    def test_a_half_saved_state_does_not_count(
+        self, machine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Machine, "save", _half)
+        with pytest.raises(KeyboardInterrupt):
+            Worker("linux:hmm", limits=PATIENT)
+        monkeypatch.undo()
+        assert [path.suffix for path in (machine / "states").iterdir()] == [".part"]
+
+    @pytest.mark.usefixtures("machine")
+    def test_not_in_process(self) -> None:
+        assert reach_of("linux:hmm,flavour=debug") is Reach.MACHINE
+        with pytest.raises(CandidateError, match="cannot be loaded into"):
+            InProcess("linux:hmm")
+        with pytest.raises(CandidateError, match="cannot be loaded into"):
+            open_candidate("linux:hmm")
+
+
+def _half(_: object, path: Path) -> None:
+    path.write_bytes(b"a st")
+    raise KeyboardInterrupt
+
+
+class TestDrivers:
+    def test_a_module_is_swapped_in(self, machine: Path, tmp_path: Path) -> None:
+        module = tmp_path / "changed.ko"
+        module.write_bytes(b"\x7fELF" + bytes(100_000))
+        with Worker(f"linux:hmm,module={module}", limits=PATIENT) as worker:
+            assert worker.run(program()).outcomes == expected()
+            assert ", driver " in worker.description.version
+
+    @pytest.mark.usefixtures("machine")
+    def test_a_module_that_is_none(self, tmp_path: Path) -> None:
+        module = tmp_path / "changed.ko"
+        module.write_bytes(b"#!/bin/sh")
+        with pytest.raises(CandidateError, match="does not take it: error: no module"):
+            Worker(f"linux:hmm,module={module}", limits=PATIENT)
