@@ -33,13 +33,13 @@ COUNTS = {
     "D": 2,
     "A": 4,
     "W": 6,
-    "R": 4,
+    "R": 5,
 }
 CONTENTS = {
     *("C1", "C2", "C3", "B3", "B11", "I12", "L2", "L7", "H3", "H7"),
     *("G2", "G4", "G7", "G9", "X1", "P2", "A1", "A2", "A4", "A6"),
 }
-WORKER = ["R1", "R2", "R3", "R4"]
+WORKER = ["R1", "R2", "R3", "R4", "R5"]
 HOST = ["W1", "W2", "W3", "W4", "W5", "W6"]
 MODEL = Path(reference.model.__file__).parent
 RULE = """

@@ -24,6 +24,7 @@ _MADE = re.compile(rb"^  [A-Z\[]", re.MULTILINE)
 _FILES = 1250
 """Lines that the compilation of a lean kernel prints, roughly."""
 
+_OPTION = re.compile(r"^CONFIG_.*|^# CONFIG_\w+ is not set", re.MULTILINE)
 _NAMED = 5
 """Options that an error names."""
 
@@ -109,7 +110,6 @@ class _Build:
         return Kernel(self.folder)
 
     def _make_all(self) -> None:
-        self._tell("unpack the source", 0)
         unpack(self.source, self.log, self.lock, lambda part: self._tell("unpack the source", part))
         self._tell("configure", 0)
         self._configure()
@@ -171,8 +171,7 @@ def unmet(wanted: str, config: str) -> list[str]:
     `olddefconfig` drops what depends on something that is off, and says nothing.
     """
     have = set(config.splitlines())
-    asked = [line for line in wanted.splitlines() if line and not line.startswith("#")]
-    return [line for line in asked if line not in have]
+    return [line for line in _OPTION.findall(wanted) if line not in have]
 
 
 def _switch(flavour: str, kernel: Kernel) -> None:

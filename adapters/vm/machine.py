@@ -36,7 +36,7 @@ _PARAMETERS = (
     "tsc_early_khz=2596000 tsc=reliable no_timer_check",
     # Kernels know this time limit only as a number of seconds; a program's own is shorter.
     "sysctl.kernel.hung_task_timeout_secs=20 sysctl.kernel.hung_task_warnings=-1",
-    "nokaslr mitigations=off",
+    "nokaslr",
 )
 
 
@@ -118,7 +118,7 @@ class Lines:
                     raise ConnectionResetError(errno.ECONNRESET, "the end of the stream")
                 self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return printable(line.decode(errors="replace")).strip()
+        return printable(line.decode(errors="replace").strip())
 
     @contextlib.contextmanager
     def _patient(self, deadline: float) -> Iterator[None]:
@@ -194,7 +194,6 @@ class Machine:
         deadline = time.monotonic() + _SAVE_SECONDS
         self._monitor.hear(deadline)
         self._command("qmp_capabilities", deadline)
-        self._command("stop", deadline)
         self._command("migrate", deadline, uri=f"exec:cat >{path}")
         while True:
             answer = self._command("query-migrate", deadline)
