@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from .geometry import LIMITS, Geometry
-from .operations import Kind
+from .operations import WORD, Kind
 from .syncmodels import Sync
 
 __all__ = ["Description"]
@@ -33,6 +33,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     files: int = 0
     keys: int = 0
     jobs: int = 0
+    write_unit: int = WORD
+    """Bytes: the writes of jobs begin and end at multiples of this, and so do the device's other
+    writes while a job is in flight.  More than a word if the device can only write more at once:
+    of a smaller write it would have to write back what it has read around it."""
     schedules: bool = False
     """It runs programs under a schedule: a driver on the host."""
     left_out: dict[str, str] = {}
@@ -50,6 +54,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("page_sizes: empty")
         if self.keyed and not self.keys:
             raise ValueError("keyed: needs at least one key")
+        if self.write_unit < WORD or any(size % self.write_unit for size in self.page_sizes):
+            raise ValueError(f"write_unit: {self.write_unit} is no part of a page slot")
         for page_size in self.page_sizes:
             self.limit(Geometry(page_size=page_size)).check()
 

@@ -22,6 +22,7 @@
 #include "process.h"
 
 const unsigned disk_files = 2;
+const uint32_t write_unit = WORD;
 
 /* Checks for a completion before it is slept for: about what it takes to enter a guest. */
 enum { SPINS = 4000 };

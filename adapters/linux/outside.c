@@ -15,6 +15,7 @@
 #include "process.h"
 
 const unsigned disk_files = 2;
+const uint32_t write_unit = WORD;
 
 /* The kernel stops at the first page that it cannot reach: what it did before is a prefix, and
  * only if there is none does it say why. */
@@ -36,69 +37,25 @@ void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
 
 /* ---- The device's own process ---- */
 
-static struct job *first_submitted(struct device *device)
-{
-    struct job *first = NULL;
-
-    for (unsigned j = 0; j < JOBS; j++) {
-        struct job *job = &device->jobs[j];
-        if (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == JOB_SUBMITTED &&
-            (!first || job->order < first->order))
-            first = job;
-    }
-    return first;
-}
-
-static void serve_jobs(unsigned number)
-{
-    struct device *device = &mirror.control->devices[number];
-
-    for (;;) {
-        uint32_t seen = __atomic_load_n(&device->submitted, __ATOMIC_ACQUIRE);
-        struct job *job = first_submitted(device);
-        if (!job) {
-            futex_wait(&device->submitted, seen);
-            continue;
-        }
-        job_perform(number, job);
-        __atomic_store_n(&job->state, JOB_DONE, __ATOMIC_RELEASE);
-        futex_wake(&job->state);
-    }
-}
-
 void device_submit(unsigned number, struct job *job)
 {
-    struct device *device = &mirror.control->devices[number];
-
-    job->order = device->submitted;
-    __atomic_store_n(&job->state, JOB_SUBMITTED, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&device->submitted, 1, __ATOMIC_RELEASE);
-    futex_wake(&device->submitted);
+    server_submit(number, job);
 }
 
 void device_wait(unsigned number, struct job *job)
 {
     (void)number;
-    while (__atomic_load_n(&job->state, __ATOMIC_ACQUIRE) == JOB_SUBMITTED)
-        futex_wait(&job->state, JOB_SUBMITTED);
+    server_wait(job);
 }
 
 void device_quiesce(void)
 {
-    for (unsigned d = 0; d < DEVICES; d++)
-        for (unsigned j = 0; j < JOBS; j++)
-            device_wait(d, &mirror.control->devices[d].jobs[j]);
+    server_quiesce();
 }
 
 int device_start(void)
 {
-    for (unsigned d = 0; d < DEVICES; d++) {
-        pid_t pid = process_helper(serve_jobs, d);
-        if (pid < 0)
-            return -1;
-        mirror.control->devices[d].server = pid;
-    }
-    return 0;
+    return server_start(NULL);
 }
 
 /* ---- No state in the processes, no keys ---- */

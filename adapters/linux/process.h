@@ -36,8 +36,8 @@ enum {
 #define MAX_LENGTH (4ul << 20)
 #define ARENA_LIMIT (1024 * HUGE_PAGE)
 
-/* Who has the turn: the coordinator, or process p as p + 1. */
-enum { COORDINATOR = 0, OWNERS = PROCESSES + 1 };
+/* Who has the turn: the coordinator, or process p as p + 1.  A device's own process never has. */
+enum { COORDINATOR = 0, OWNERS = PROCESSES + 1, SERVER = OWNERS };
 
 /* Beside the kinds of lastwriter.h: process 0 goes back to an empty arena. */
 #define KIND_RESET 255
@@ -64,8 +64,13 @@ struct job {
 
 struct device {
     uint8_t attached; /* process + 1, or 0 */
-    uint32_t submitted; /* how many jobs ever were; also a futex */
     pid_t server;       /* a process of the device's own, or 0 */
+    uint32_t asked;     /* how often anything was ever asked of it; also a futex */
+    uint32_t call;      /* what it is to do beside jobs, or 0; also a futex */
+    uint32_t opened;    /* how often it was attached, for a device that is an open file */
+    pid_t holder;       /* of that file, and its number there */
+    int file;
+    uint8_t kept;       /* by the device's process, too */
     struct job jobs[JOBS];
 };
 
@@ -95,7 +100,7 @@ struct mirror {
     struct control *control;
     uint8_t *shared; /* the same memory, as bytes */
     char *arena;
-    unsigned self; /* the owner that this process is */
+    unsigned self; /* the owner that this process is, or SERVER */
     int shared_fd;
     int files[FILES];
     int pagemap; /* of the process itself */
@@ -115,6 +120,9 @@ void device_describe(void);
 void device_notes(void);
 /* How many of the files are on a disk, from the last one down. */
 extern const unsigned disk_files;
+/* Bytes: the device's writes begin and end at multiples of this while a job is in flight, and
+ * those of jobs always do.  A word, unless the device can only write more at once. */
+extern const uint32_t write_unit;
 
 /* In the coordinator, once, before process 0 exists; 0 or -1 with errno. */
 int device_start(void);
@@ -222,8 +230,22 @@ void step_device(const lw_operation *op, lw_outcome *outcome);
 /* Bytes of data that the operation may give. */
 uint32_t step_room(const lw_operation *op);
 size_t job_place(unsigned device, const struct job *job, unsigned access);
+/* Whether any job was submitted and not waited for yet. */
+int jobs_in_flight(void);
 /* Do all accesses of a job, one after the other. */
 void job_perform(unsigned device, struct job *job);
+
+/* ---- process_server.c: a process for each device, for those that want one ---- */
+
+/* Start them, in the coordinator; `calls` does in the device's process what server_call() asks
+ * for.  0 or -1 with errno. */
+int server_start(void (*calls)(unsigned device, unsigned call));
+void server_submit(unsigned device, struct job *job);
+void server_wait(struct job *job);
+/* Wait for all jobs that were submitted. */
+void server_quiesce(void);
+/* Have the device's process do something (not 0) before its next job, and wait for it. */
+void server_call(unsigned device, unsigned call);
 
 /* ---- process_files.c ---- */
 

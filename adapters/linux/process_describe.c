@@ -122,6 +122,7 @@ const char *describe_mirror(void)
              JOBS);
     describe_operations();
     describe_huge();
+    describe("\"write_unit\":%u,", write_unit);
     device_describe();
     describe("\"notes\":[");
     device_notes();

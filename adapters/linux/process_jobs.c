@@ -40,10 +40,30 @@ void job_perform(unsigned device, struct job *job)
         access_at(&job->accesses[i], job_place(device, job, i), &job->outcomes[i]);
 }
 
+int jobs_in_flight(void)
+{
+    for (unsigned d = 0; d < DEVICES; d++)
+        for (unsigned j = 0; j < JOBS; j++)
+            if (mirror.control->devices[d].jobs[j].state >= JOB_SUBMITTED)
+                return 1;
+    return 0;
+}
+
+/* A device that can only write more at once reads the rest and writes it back.  That must not
+ * undo what others write at the same time. */
+static int is_torn(const lw_operation *op)
+{
+    return op->kind == LW_DWRITE && (op->offset % write_unit || op->length % write_unit);
+}
+
 static void queue(const lw_operation *op, lw_outcome *outcome)
 {
     struct job *job = job_of(op);
 
+    if (is_torn(op)) {
+        answer(outcome, LW_STATUS_UNSUPPORTED, EINVAL);
+        return;
+    }
     if (job->state > JOB_QUEUED || job->count == JOB_LENGTH) {
         answer(outcome, LW_STATUS_ERROR, EBUSY);
         return;
@@ -57,6 +77,10 @@ static void access_now(const lw_operation *op, lw_outcome *outcome)
 {
     size_t at = gives_data(op->kind) ? DATA_AT + outcome->data : WORDS_AT;
 
+    if (is_torn(op) && jobs_in_flight()) {
+        answer(outcome, LW_STATUS_UNSUPPORTED, EBUSY);
+        return;
+    }
     if (op->kind == LW_DWRITE)
         fill_words(op, at);
     access_at(op, at, outcome);

@@ -33,6 +33,7 @@ struct ring {
 };
 
 const unsigned disk_files = 0; /* the kernel does not pin pages of disk files */
+const uint32_t write_unit = WORD;
 
 static struct ring rings[DEVICES];
 

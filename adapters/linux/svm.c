@@ -16,6 +16,7 @@
 #include "svm.h"
 
 const unsigned disk_files = 2;
+const uint32_t write_unit = WORD;
 
 struct svm svm;
 

@@ -29,6 +29,7 @@ struct splicer {
 };
 
 const unsigned disk_files = 0;
+const uint32_t write_unit = WORD;
 
 static struct splicer splicers[DEVICES];
 static char *buffer; /* of all that a pipe can hold */

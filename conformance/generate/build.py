@@ -330,12 +330,35 @@ def _device_operation(
     process = sketch.live.attached[device]
     value, expected = _values(sketch, kind, choice, (process, page, offset))
     job = _job(sketch, device, choice[HOW])
-    if job:
+    unit = _write_unit(sketch, kind, job, choice)
+    if unit > WORD:
+        page, offset, length = _whole(sketch, page, offset, length, unit)
+    elif job:
         # A race is judged word by word, and a few words race as well as a page of them.
         length = min(length, _JOB_LENGTH)
     return Operation(
         kind, 0, device, 0, page, 0, offset, length, 0, 0, key, job, 0, 0, value, expected
     )
+
+
+def _write_unit(sketch: Sketch, kind: Kind, job: int, choice: bytes) -> int:
+    """What the access must be made of.
+
+    Where it need not, a device that can only write more at once does so half of the time, since
+    smaller writes begin with a read.
+    """
+    unit = sketch.plan.description.write_unit
+    if kind != Kind.DWRITE or not (job or sketch.live.in_flight or choice[LENGTH] & 1):
+        return WORD
+    return unit
+
+
+def _whole(sketch: Sketch, page: int, offset: int, length: int, unit: int) -> tuple[int, int, int]:
+    """The units that an access lies in, at most two: where they begin, and how long they are."""
+    size = sketch.plan.geometry.page_size
+    first = offset // unit * unit
+    units = min(-(-(offset + length - first) // unit), 2)
+    return page, first, min(units * unit, (sketch.plan.geometry.pages - page) * size - first)
 
 
 def _job(sketch: Sketch, device: int, byte: int) -> int:

@@ -1,0 +1,487 @@
+/*
+ * linux:hmm: the device is the kernel's own test driver for HMM, in the kernel of a virtual
+ * machine.  It keeps a table of translations for the address space that opened its file, and
+ * memory of its own to which pages can migrate.
+ *
+ * A file is opened by the process that the device is attached to, which also does the immediate
+ * operations.  Whoever else needs it takes it from there: the device's own process for jobs, and
+ * the coordinator once the process has exited.  To close a file is slow, since the driver then
+ * walks all of its memory, so the first process keeps its files for the next program.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "hmm_driver.h"
+#include "process.h"
+
+const unsigned disk_files = 0;         /* the machine has no disk */
+const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
+
+enum { CHUNK = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
+
+/* What the coordinator, or a process, asks of the device's own process. */
+enum { CALL_KEEP = 1, CALL_DROP };
+
+/* The files of this process. */
+static struct {
+    int fd; /* 0: none */
+    uint32_t opened;
+} held[DEVICES];
+
+/* One page more, for an access that is not aligned to pages. */
+_Alignas(SMALL_PAGE) static uint8_t bounce[(CHUNK + 1) * SMALL_PAGE];
+
+static struct device *device_of(unsigned number)
+{
+    return &mirror.control->devices[number];
+}
+
+/* ---- Files ---- */
+
+static void let_go(unsigned number)
+{
+    if (held[number].fd)
+        close(held[number].fd);
+    held[number].fd = 0;
+    if (mirror.self == SERVER)
+        device_of(number)->kept = 0;
+}
+
+/* A file of another process, or -1. */
+static int take(pid_t pid, int number)
+{
+    int process = (int)syscall(SYS_pidfd_open, pid, 0), fd = -1;
+
+    if (process >= 0) {
+        fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
+        close(process);
+    }
+    return fd;
+}
+
+/* The file of the device as it is attached now. */
+static int file_of(unsigned number)
+{
+    struct device *device = device_of(number);
+
+    if (held[number].fd && held[number].opened == device->opened)
+        return held[number].fd;
+    let_go(number);
+    held[number].fd = take(device->holder, device->file);
+    if (held[number].fd < 0)
+        process_fatal("taking the file of a device");
+    held[number].opened = device->opened;
+    if (mirror.self == SERVER)
+        device->kept = 1;
+    return held[number].fd;
+}
+
+/* From now on it is this process that others take the file from. */
+static void offer(unsigned number)
+{
+    struct device *device = device_of(number);
+
+    device->file = held[number].fd;
+    device->holder = getpid();
+}
+
+static void serve_call(unsigned number, unsigned call)
+{
+    if (call == CALL_DROP) {
+        let_go(number);
+    } else {
+        file_of(number);
+        offer(number);
+    }
+}
+
+static void drop(unsigned number)
+{
+    let_go(number);
+    if (device_of(number)->kept)
+        server_call(number, CALL_DROP);
+}
+
+/* ---- Commands ---- */
+
+/* 0 or an errno. */
+static int command(int fd, unsigned long code, char *at, size_t pages, void *data)
+{
+    struct hmm_command it = {
+        .address = (uintptr_t)at, .data = (uintptr_t)data, .pages = pages};
+
+    return ioctl(fd, code, &it) < 0 ? errno : 0;
+}
+
+typedef int (*chunk_function)(int fd, char *at, size_t pages);
+
+/* A range piece by piece, up to the first error. */
+static int each_chunk(int fd, const lw_operation *op, chunk_function act)
+{
+    size_t pages = page_bytes(op->pages) / SMALL_PAGE;
+    char *at = page_address(op->page);
+    int error = 0;
+
+    for (size_t done = 0; done < pages && !error; done += CHUNK) {
+        size_t now = pages - done < CHUNK ? pages - done : CHUNK;
+        error = act(fd, at + done * SMALL_PAGE, now);
+    }
+    return error;
+}
+
+/* ---- Accesses ---- */
+
+/* The whole pages that an access lies in, and where in them it begins. */
+struct span {
+    int fd;
+    char *at;
+    size_t offset, pages;
+};
+
+static struct span span_of(const lw_operation *op)
+{
+    uintptr_t from = (uintptr_t)page_address(op->page) + op->offset;
+    size_t offset = from % SMALL_PAGE;
+
+    return (struct span){.fd = file_of(op->device),
+                         .at = (char *)(from - offset),
+                         .offset = offset,
+                         .pages = (offset + op->length + SMALL_PAGE - 1) / SMALL_PAGE};
+}
+
+static int transfer(const struct span *span, unsigned long code, size_t page, size_t pages)
+{
+    size_t from = page * SMALL_PAGE;
+
+    return command(span->fd, code, span->at + from, pages, bounce + from);
+}
+
+/* After a command for several pages that failed: one by one, up to the first that fails. */
+static size_t prefix(const struct span *span, unsigned long code)
+{
+    size_t page = 0;
+
+    /* Never all of them: an access that failed was not done. */
+    while (page + 1 < span->pages && !transfer(span, code, page, 1))
+        page++;
+    return page;
+}
+
+/* An access that failed behind so many pages. */
+static void fail(const struct span *span, size_t pages, int error, lw_outcome *outcome)
+{
+    int clean = error == EFAULT || error == EPERM;
+
+    answer(outcome, clean ? LW_STATUS_FAULT : LW_STATUS_ERROR, error);
+    outcome->done = pages ? (uint32_t)(pages * SMALL_PAGE - span->offset) : 0;
+}
+
+static void do_read(const lw_operation *op, uint8_t *to, lw_outcome *outcome)
+{
+    struct span span = span_of(op);
+    int error = transfer(&span, HMM_READ, 0, span.pages);
+
+    outcome->done = op->length;
+    if (error)
+        fail(&span, prefix(&span, HMM_READ), error, outcome);
+    memcpy(to, bounce + span.offset, outcome->done);
+}
+
+/* The rest of the pages that are written in part.  Nothing else runs until they are written
+ * back: step_device() sees to that. */
+static int fill_up(const struct span *span, size_t length, size_t *pages)
+{
+    int error = 0;
+
+    if (span->offset)
+        error = transfer(span, HMM_READ, 0, 1);
+    if (error) {
+        *pages = 0;
+    } else if ((span->offset + length) % SMALL_PAGE && !(span->offset && span->pages == 1)) {
+        error = transfer(span, HMM_READ, span->pages - 1, 1);
+        if (error)
+            *pages = span->pages - 1;
+    }
+    return error;
+}
+
+/* What it wrote before it failed is not said, but in pages to come it did nothing: to do the ones
+ * before again, with the same words, changes nothing unless something else runs. */
+static void do_write(const lw_operation *op, const uint8_t *words, lw_outcome *outcome)
+{
+    struct span span = span_of(op);
+    size_t pages = span.pages;
+    int missing = fill_up(&span, op->length, &pages), error = 0;
+
+    memcpy(bounce + span.offset, words, op->length);
+    if (pages)
+        error = transfer(&span, HMM_WRITE, 0, pages);
+    outcome->done = op->length;
+    if (error)
+        fail(&span, jobs_in_flight() ? 0 : prefix(&span, HMM_WRITE), error, outcome);
+    else if (missing)
+        fail(&span, pages, missing, outcome);
+}
+
+/* ---- Ranges ---- */
+
+static int read_in(int fd, char *at, size_t pages)
+{
+    return command(fd, HMM_READ, at, pages, bounce);
+}
+
+/* The driver faults for writing only to write: the contents that are there. */
+static int write_back(int fd, char *at, size_t pages)
+{
+    int error = read_in(fd, at, pages);
+
+    return error ? error : command(fd, HMM_WRITE, at, pages, bounce);
+}
+
+static void do_fault(const lw_operation *op, lw_outcome *outcome)
+{
+    int writes = op->flags & LW_FLAG_WRITE, error;
+
+    if (writes && jobs_in_flight()) {
+        answer(outcome, LW_STATUS_UNSUPPORTED, EBUSY);
+        return;
+    }
+    error = each_chunk(file_of(op->device), op, writes ? write_back : read_in);
+    if (error)
+        answer(outcome, LW_STATUS_ERROR, error);
+}
+
+static size_t local; /* pages in the memory of the device, in a snapshot */
+
+static int count_local(int fd, char *at, size_t pages)
+{
+    int error = command(fd, HMM_SNAPSHOT, at, pages, bounce);
+
+    for (size_t i = 0; i < pages && !error; i++)
+        local += bounce[i] != HMM_SEEN_ERROR && (bounce[i] & HMM_SEEN_PRIVATE) == HMM_SEEN_HERE;
+    return error;
+}
+
+static size_t pages_here(int fd, const lw_operation *op)
+{
+    local = 0;
+    each_chunk(fd, op, count_local);
+    return local;
+}
+
+static int send(int fd, char *at, size_t pages)
+{
+    return command(fd, HMM_TO_DEVICE, at, pages, bounce);
+}
+
+static int fetch(int fd, char *at, size_t pages)
+{
+    return command(fd, HMM_TO_SYSTEM, at, pages, NULL);
+}
+
+/* What the driver answers is not whether anything has moved. */
+static void do_migrate(const lw_operation *op, lw_outcome *outcome)
+{
+    int fd = file_of(op->device), there = op->kind == LW_TO_DEVICE;
+    size_t before = pages_here(fd, op);
+    int error = each_chunk(fd, op, there ? send : fetch);
+    size_t after = pages_here(fd, op);
+
+    if (there ? after > before : after < before)
+        return;
+    if (!error || error == ENOENT) /* ENOENT: not all of it was there to be read */
+        answer(outcome, LW_STATUS_SKIPPED, error ? error : ENODATA);
+    else
+        answer(outcome, LW_STATUS_ERROR, error);
+}
+
+static int seize(int fd, char *at, size_t pages)
+{
+    return command(fd, HMM_EXCLUSIVE, at, pages, bounce);
+}
+
+static int not_seized(int fd, char *at, size_t pages)
+{
+    return command(fd, HMM_CHECK_EXCLUSIVE, at, pages, NULL);
+}
+
+/* Where it failed, it may have taken what lies before. */
+static void do_exclusive(const lw_operation *op, lw_outcome *outcome)
+{
+    int fd = file_of(op->device), error = each_chunk(fd, op, seize);
+
+    if (error && each_chunk(fd, op, not_seized) != EPERM)
+        answer(outcome, LW_STATUS_ERROR, error);
+}
+
+/* ---- What is done with a device ---- */
+
+void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
+{
+    switch (op->kind) {
+    case LW_DREAD:
+        do_read(op, mirror.shared + at, outcome);
+        break;
+    case LW_DWRITE:
+        do_write(op, mirror.shared + at, outcome);
+        break;
+    case LW_FAULT:
+        do_fault(op, outcome);
+        break;
+    case LW_EXCLUSIVE:
+        do_exclusive(op, outcome);
+        break;
+    default:
+        do_migrate(op, outcome);
+    }
+}
+
+void device_submit(unsigned number, struct job *job)
+{
+    server_submit(number, job);
+}
+
+void device_wait(unsigned number, struct job *job)
+{
+    (void)number;
+    server_wait(job);
+}
+
+unsigned device_owner(const lw_operation *op)
+{
+    return owner_of_process(op);
+}
+
+/* Both devices may be one to the driver, each with a file of its own. */
+static void name_node(unsigned number, char *path, size_t size)
+{
+    snprintf(path, size, "/dev/hmm_dmirror%u", getenv("LASTWRITER_ONE_NODE") ? 0 : number);
+}
+
+static int open_file(unsigned number)
+{
+    char path[32];
+
+    name_node(number, path, sizeof(path));
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+void device_attach(const lw_operation *op, lw_outcome *outcome)
+{
+    unsigned number = op->device;
+
+    if (!held[number].fd) {
+        int fd = open_file(number);
+        if (fd < 0) {
+            answer(outcome, LW_STATUS_ERROR, errno);
+            return;
+        }
+        held[number].fd = fd;
+    }
+    held[number].opened = ++device_of(number)->opened;
+    offer(number);
+}
+
+/* The last to close the file brings the pages home. */
+void device_detach(const lw_operation *op, lw_outcome *outcome)
+{
+    (void)outcome;
+    drop(op->device);
+}
+
+void device_register(const lw_operation *op, lw_outcome *outcome)
+{
+    (void)op;
+    answer(outcome, LW_STATUS_UNSUPPORTED, ENOSYS);
+}
+
+void device_unregister(const lw_operation *op, lw_outcome *outcome)
+{
+    device_register(op, outcome);
+}
+
+/* ---- Life ---- */
+
+int device_start(void)
+{
+    return server_start(serve_call);
+}
+
+void device_quiesce(void)
+{
+    server_quiesce();
+    for (unsigned d = 0; d < DEVICES; d++)
+        drop(d);
+}
+
+void device_reset(void)
+{
+}
+
+void device_forked(void)
+{
+    for (unsigned d = 0; d < DEVICES; d++)
+        let_go(d);
+}
+
+/* A device stays attached to a process that has exited. */
+void device_leaving(void)
+{
+    for (unsigned d = 0; d < DEVICES; d++)
+        if (device_of(d)->attached == mirror.self)
+            server_call(d, CALL_KEEP);
+}
+
+/* ---- What it is ---- */
+
+const char *device_unavailable(void)
+{
+    static char reason[80];
+    char path[32];
+
+    for (unsigned d = 0; d < DEVICES; d++) {
+        name_node(d, path, sizeof(path));
+        if (access(path, R_OK | W_OK) < 0) {
+            snprintf(reason, sizeof(reason), "%s: %s", path, strerror(errno));
+            return reason;
+        }
+    }
+    return NULL;
+}
+
+const char *device_lacks(unsigned kind)
+{
+    switch (kind) {
+    case LW_DADD:
+    case LW_DCAS:
+        return "the driver has no atomic operations";
+    case LW_REGISTER:
+    case LW_UNREGISTER:
+        return "the device needs no registration";
+    case LW_INVALIDATE:
+        return "user space cannot call the notifiers";
+    default:
+        return NULL;
+    }
+}
+
+void device_describe(void)
+{
+    describe("\"name\":\"linux:hmm\",\"model\":\"faulting\",\"keyed\":false,\"keys\":0,"
+             "\"page_sizes\":[4096,65536,%lu],", HUGE_PAGE);
+}
+
+void device_notes(void)
+{
+    describe_note("the driver reads and writes whole pages: a part of one is read, changed and "
+                  "written back, and never while a job is in flight");
+    describe_note("to fault in for writing is to write what is there");
+    if (getenv("LASTWRITER_ONE_NODE"))
+        describe_note("both devices are one to the driver, each with a file of its own");
+}
