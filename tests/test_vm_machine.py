@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import fake_qemu
 import msgspec
 import pytest
+from commanding import Running, gone
 from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
 
 from adapters.candidate import CandidateError
 from adapters.registry import Reach, open_candidate, reach_of
-from adapters.vm import initramfs
+from adapters.vm import initramfs as archives
+from adapters.vm.initramfs import place
 from adapters.vm.machine import Machine
-from adapters.vm.places import DONE, Record, digest, fragment, root
+from adapters.vm.places import DONE, Kernel, Record, digest, fragment, root
 from adapters.worker import InProcess, Limits, Worker
 from reference.model import judge
 from reference.trace import Cause, Trace
@@ -25,7 +28,7 @@ COMPLAINING = Path(__file__).with_name("complaining.py")
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kernel that counts as built, a QEMU, and an agent that is quickly compiled."""
+    """A kernel that counts as built with its agent, and a QEMU."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = root() / "kernels" / "lean-0"
     (folder / "build" / "lib").mkdir(parents=True)
@@ -38,9 +41,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )  # fmt: skip
     (folder / DONE).write_bytes(msgspec.json.encode(record))
     (root() / "lean").symlink_to(folder)
-    agent = tmp_path / "agent.c"
-    agent.write_text("int main(void) { return 0; }\n")
-    monkeypatch.setattr(initramfs, "sources", lambda: [agent])
+    archive = place(Kernel(folder))
+    archive.parent.mkdir()
+    archive.touch()
     qemu = tmp_path / "bin" / "qemu-system-x86_64"
     qemu.parent.mkdir()
     qemu.write_text(f'#!/bin/sh\nexec {sys.executable} -P {fake_qemu.__file__} "$@"\n')
@@ -201,3 +204,48 @@ class TestDrivers:
         module.write_bytes(b"#!/bin/sh")
         with pytest.raises(CandidateError, match="does not take it: error: no module"):
             Worker(f"linux:hmm,module={module}", limits=PATIENT)
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_suite_that_is_killed_leaves_no_machine(
+    jobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds("Loops", monkeypatch, MISBEHAVING)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Running(folder, "certify", "linux:hmm", "--seconds", "1000", "-j", jobs) as running:
+        running.await_line("certifying linux:hmm")
+        with gone(running.pids()):
+            running.process.kill()
+        assert running.pids() == []
+
+
+class TestInitramfs:
+    @pytest.fixture
+    def agent(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        path = machine / "agent.c"
+        path.write_text('#include "lastwriter.h"\nint main(void) { return LW_ABI_VERSION; }\n')
+        monkeypatch.setattr(archives, "sources", lambda: [path])
+        return path
+
+    @pytest.mark.usefixtures("agent")
+    def test_what_is_in_it(self, machine: Path) -> None:
+        path = archives.initramfs(Kernel(machine))
+        with path.open("rb") as archive:
+            listed = subprocess.run(
+                ["cpio", "--list", "--quiet"], stdin=archive, capture_output=True, check=True
+            )
+        assert {b"init", b"lib/modules/test_hmm.ko"} <= set(listed.stdout.split())
+
+    def test_it_is_made_once_for_an_agent(self, agent: Path, machine: Path) -> None:
+        first = archives.initramfs(Kernel(machine))
+        made = first.stat().st_mtime_ns
+        assert archives.initramfs(Kernel(machine)).stat().st_mtime_ns == made
+        agent.write_text("int main(void) { return 1; }\n")
+        assert archives.initramfs(Kernel(machine)) != first
+
+    def test_an_agent_that_does_not_compile(self, agent: Path, machine: Path) -> None:
+        agent.write_text("int main(void) { return nothing; }\n")
+        with pytest.raises(CandidateError, match=r"cannot compile the agent: (.|\n)*nothing"):
+            archives.initramfs(Kernel(machine))

@@ -12,7 +12,7 @@ from ..compiler import CompilerError, find_compiler
 from .places import Kernel, digest
 from .run import run_logged
 
-__all__ = ["MODULES", "initramfs", "sources"]
+__all__ = ["MODULES", "initramfs", "place", "sources"]
 
 MODULES = ("lib/test_hmm.ko",)
 """Modules of the kernel, by their places in its build folder."""
@@ -35,13 +35,17 @@ def _inputs() -> Iterator[bytes]:
         yield path.read_bytes()
 
 
+def place(kernel: Kernel) -> Path:
+    """Where the archive of a kernel is, once it is made: its name changes with the agent."""
+    return kernel.folder / "initramfs" / f"{digest(*_inputs(), *_OPTIONS)}.cpio"
+
+
 def initramfs(kernel: Kernel) -> Path:
     """The archive that a kernel boots into, made unless it is there; `CandidateError`."""
-    folder = kernel.folder / "initramfs"
-    path = folder / f"{digest(*_inputs(), *_OPTIONS)}.cpio"
+    path = place(kernel)
     if path.exists():
         return path
-    folder.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     with kernel.changed() as lock:
         if not path.exists():  # somebody else may have made it while we waited
             _make(kernel, path, lock)

@@ -6,7 +6,7 @@ passed (a stall of RCU, a soft lockup) is none: the machine itself may have been
 
 from __future__ import annotations
 
-import fcntl
+import mmap
 import os
 import re
 
@@ -35,9 +35,10 @@ _END = re.compile(rf"^{_STAMP}---\[ end ", re.MULTILINE)
 _LINES = 80
 """Lines of a complaint that are shown at most."""
 _LINE = 240
-_TRIM = 1 << 20
-"""Bytes of log from which on its beginning is dropped."""
-_TAIL = 16 << 10
+_MUCH = 1 << 20
+"""Bytes of log from which on their memory is given back."""
+_KEPT = 16 << 10
+"""Characters that are kept of a complaint, and of what was printed last."""
 
 
 def find_complaint(text: str) -> str | None:
@@ -55,45 +56,53 @@ class KernelLog:
     """A file in memory that the machine's serial port is written to.
 
     Unlike a pipe it needs nobody to read it, so that a kernel that prints without end is not held
-    up and holds nobody up; `look` reads what has come and cuts the file when it gets long.
+    up and holds nobody up; `look` reads what has come, and gives its memory back.
     """
 
     def __init__(self) -> None:
         self.file = os.memfd_create("kernel-log", os.MFD_CLOEXEC)
-        fcntl.fcntl(self.file, fcntl.F_SETFL, os.O_APPEND)  # so that cutting moves the writer
         self._at = 0
-        self._text = ""
-        self.complaint: str | None = None
-        """The first one since `begin`; its first line says what is wrong."""
+        self._freed = 0
+        self._tail = ""
+        self._report = ""
+        """What was printed since a complaint began, if one did."""
 
     def begin(self) -> None:
         """What comes from now on belongs to another program; a complaint stays."""
         self.look()
-        self._text = ""
+        self._tail = ""
 
     def look(self) -> str | None:
-        """Read on; the first complaint since the start, if there is one."""
+        """Read on; the first complaint since the start, as `find_complaint` gives it, or None."""
         size = os.fstat(self.file).st_size
         if size > self._at:
             new = os.pread(self.file, size - self._at, self._at).replace(b"\r", b"")
-            self._text += printable(new.decode(errors="replace"))
             self._at = size
-            # A complaint goes on to grow while it is printed.
-            self.complaint = find_complaint(self._text) or self.complaint
-            self._trim()
-        return self.complaint
+            self._take(printable(new.decode(errors="replace")))
+            self._free()
+        return find_complaint(self._report)
 
-    def _trim(self) -> None:
-        if self._at > _TRIM:
-            os.ftruncate(self.file, 0)
-            self._at = 0
-        if self.complaint is None or len(self._text) > _TRIM:
-            self._text = self._text[-_TAIL:]
+    def _take(self, new: str) -> None:
+        if self._report:
+            self._report = (self._report + new)[:_KEPT]
+        else:
+            found = _COMPLAINT.search(self._tail + new)
+            if found:
+                self._report = (self._tail + new)[found.start() :][:_KEPT]
+        self._tail = (self._tail + new)[-_KEPT:]
+
+    def _free(self) -> None:
+        # Cutting the file would lose what is written to it at this moment.
+        done = self._at - self._at % mmap.ALLOCATIONGRANULARITY - self._freed
+        if done > _MUCH:
+            with mmap.mmap(self.file, done, offset=self._freed) as read:
+                read.madvise(mmap.MADV_REMOVE)
+            self._freed += done
 
     def tail(self) -> str:
         """The last that was printed for this program."""
         self.look()
-        return self._text[-_TAIL:].strip()
+        return self._tail.strip()
 
     def close(self) -> None:
         os.close(self.file)
