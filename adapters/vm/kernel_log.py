@@ -49,7 +49,8 @@ def find_complaint(text: str) -> str | None:
     rest = text[found.end() :]
     end = _END.search(rest)
     lines = rest[: end.start() if end else None].splitlines()[:_LINES]
-    return "\n".join(line[:_LINE].rstrip() for line in (found[1], *filter(None, lines)))
+    shown = (line[:_LINE].rstrip() for line in (found[1], *filter(None, lines)))
+    return printable("\n".join(shown))
 
 
 class KernelLog:
@@ -78,7 +79,7 @@ class KernelLog:
         if size > self._at:
             new = os.pread(self.file, size - self._at, self._at).replace(b"\r", b"")
             self._at = size
-            self._take(printable(new.decode(errors="replace")))
+            self._take(new.decode(errors="replace"))
             self._free()
         return find_complaint(self._report)
 
@@ -102,7 +103,7 @@ class KernelLog:
     def tail(self) -> str:
         """The last that was printed for this program."""
         self.look()
-        return self._tail.strip()
+        return printable(self._tail).strip()
 
     def close(self) -> None:
         os.close(self.file)
