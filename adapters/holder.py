@@ -33,10 +33,10 @@ class Holder:
     def settle(self) -> None:
         """Once a program is answered: `ComplaintError` if anything but its answers went wrong."""
 
-    def printed(self) -> str:
-        """The last that was printed, to go with what is said of a breakdown."""
+    def tell(self, problem: str) -> str:
+        """What is said of a breakdown, with what was printed last below it."""
         output = self.child.output.tail()
-        return f"last output:\n{output}" if output else ""
+        return f"{problem}\nlast output:\n{output}" if output else problem
 
     def end(self) -> None:
         """Kill the child with its whole group, and free what belonged to it."""

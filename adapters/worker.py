@@ -215,10 +215,7 @@ class ChildLink(_Link):
         if isinstance(error, ClosedError):
             death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
             breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
-        printed = self._holder.printed()
-        if not printed or printed in breakdown.message:
-            return breakdown
-        return Breakdown(breakdown.cause, f"{breakdown.message}\n{printed}")
+        return Breakdown(breakdown.cause, self._holder.tell(breakdown.message))
 
     def end(self) -> None:
         self._holder.end()

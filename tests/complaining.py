@@ -15,6 +15,8 @@ WARNING = """\
 [    7.250000] ------------[ cut here ]------------
 [    7.250001] WARNING: CPU: 0 PID: 42 at lib/test_hmm.c:123 dmirror_fops_release+0x5/0x9\r
 [    7.250002] Modules linked in: test_hmm
+[    7.250002] CPU: 0 UID: 0 PID: 42 Comm: init
+[    7.250002] RAX: 0000000000000000 RBX: 0000000000000000
 [    7.250003] ---[ end trace 0000000000000000 ]---
 [    7.250004] and life goes on
 """

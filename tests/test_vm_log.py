@@ -57,6 +57,22 @@ def test_a_report_ends_where_the_kernel_says_so() -> None:
     assert find_complaint(text) == "WARNING: CPU: 0\nRIP: 1"
 
 
+def test_a_report_has_no_registers() -> None:
+    kept = ["WARNING: CPU: 0", "CPU: 0 UID: 0 PID: 34 Comm: x", "RIP: 0010:f+0x1b7/0x23d [m]"]
+    trace = ["Call Trace:", " <TASK>", " ? ioctl+0x1/0x2"]
+    noise = [
+        "Code: ff 00",
+        "RSP: 0018:ff EFLAGS: 0",
+        "RAX: 8",
+        "R10: 0",
+        "FS:  0",
+        "CS:  0",
+        "CR2: 0",
+    ]
+    noise += ["Modules linked in: m", "PGD 0 P4D 0"]
+    assert find_complaint("\n".join([*kept, *noise, *trace])) == "\n".join([*kept, *trace])
+
+
 def test_the_first_complaint_counts() -> None:
     found = find_complaint(LOCKDEP + "BUG: KASAN: double-free in f\n")
     assert found is not None

@@ -96,12 +96,13 @@ class MachineHolder(Holder):
         if complaint is not None:
             raise ComplaintError(complaint.partition("\n")[0])
 
-    def printed(self) -> str:
-        log = self._machine.log
-        kernels = log.look() or log.tail()
-        return "\n".join(
-            filter(None, [super().printed(), kernels and f"the kernel's log:\n{kernels}"])
-        )
+    def tell(self, problem: str) -> str:
+        complaint = self._machine.log.look() or ""
+        title, _, report = complaint.partition("\n")
+        if title:
+            problem = title if title == problem else f"{title} ({problem})"
+        text = report if title else self._machine.log.tail()
+        return super().tell(problem) + (f"\nthe kernel's log:\n{text}" if text else "")
 
     def end(self) -> None:
         self._parts.close()

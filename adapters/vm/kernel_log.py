@@ -31,6 +31,10 @@ _COMPLAINT = re.compile(
     re.MULTILINE,
 )
 """The line that says what is wrong."""
+_NOISE = re.compile(
+    rf"^{_STAMP}(?!RIP)(?:Code|R[A-Z0-9]{{2}}|[FC]S|[CD]R\d|PKRU|PGD \d|Modules linked in)\b"
+)
+"""Lines of a report that tell nobody anything without the machine at hand: registers, mostly."""
 _END = re.compile(rf"^{_STAMP}---\[ end ", re.MULTILINE)
 _LINES = 80
 """Lines of a complaint that are shown at most."""
@@ -49,7 +53,8 @@ def find_complaint(text: str) -> str | None:
     rest = text[found.end() :]
     end = _END.search(rest)
     lines = rest[: end.start() if end else None].splitlines()[:_LINES]
-    shown = (line[:_LINE].rstrip() for line in (found[1], *filter(None, lines)))
+    told = (line for line in lines if line and not _NOISE.match(line))
+    shown = (line[:_LINE].rstrip() for line in (found[1], *told))
     return printable("\n".join(shown))
 
 
