@@ -73,6 +73,15 @@ def test_a_report_has_no_registers() -> None:
     assert find_complaint("\n".join([*kept, *noise, *trace])) == "\n".join([*kept, *trace])
 
 
+def test_what_a_warning_says_stands_above_it() -> None:
+    text = "before\n------------[ cut here ]------------\nnot today\nWARNING: CPU: 0\nRIP: 1\n"
+    assert find_complaint(text) == "WARNING: CPU: 0\nnot today\nRIP: 1"
+    log = KernelLog()
+    os.write(log.file, b"x\n" * 10_000 + text.encode())
+    assert log.look() == "WARNING: CPU: 0\nnot today\nRIP: 1"
+    log.close()
+
+
 def test_the_first_complaint_counts() -> None:
     found = find_complaint(LOCKDEP + "BUG: KASAN: double-free in f\n")
     assert found is not None

@@ -44,7 +44,8 @@ def _compile(driver: Path, headers: list[Path], kernel: Kernel, module: Path, lo
         shutil.copy(header, folder)
     shutil.copy(driver, folder / f"{_NAME}.c")
     tree = kernel.build / "source"
-    (folder / "Kbuild").write_text(f"obj-m := {_NAME}.o\nccflags-y := -I{tree.resolve()}/lib\n")
+    flags = f"-I{tree.resolve()}/lib -fmacro-prefix-map={folder}/="
+    (folder / "Kbuild").write_text(f"obj-m := {_NAME}.o\nccflags-y := {flags}\n")
     command = ["make", "-C", str(kernel.build), f"M={folder}"]
     run_logged(f"compile {driver}", command, log, keep=(lock,))
     shutil.rmtree(module.parent, ignore_errors=True)

@@ -39,6 +39,8 @@ _END = re.compile(rf"^{_STAMP}---\[ end ", re.MULTILINE)
 _LINES = 80
 """Lines of a complaint that are shown at most."""
 _LINE = 240
+_BEFORE = 500
+"""Characters before a complaint that may belong to it."""
 _MUCH = 1 << 20
 """Bytes of log from which on their memory is given back."""
 _KEPT = 16 << 10
@@ -52,10 +54,17 @@ def find_complaint(text: str) -> str | None:
         return None
     rest = text[found.end() :]
     end = _END.search(rest)
-    lines = rest[: end.start() if end else None].splitlines()[:_LINES]
+    lines = _said_before(text[: found.start()])
+    lines += rest[: end.start() if end else None].splitlines()[:_LINES]
     told = (line for line in lines if line and not _NOISE.match(line))
     shown = (line[:_LINE].rstrip() for line in (found[1], *told))
     return printable("\n".join(shown))
+
+
+def _said_before(text: str) -> list[str]:
+    """What a warning has to say, which stands above the line that says it is one."""
+    _, cut, said = text[-_BEFORE:].rpartition("[ cut here ]------------\n")
+    return said.splitlines() if cut else []
 
 
 class KernelLog:
@@ -94,7 +103,8 @@ class KernelLog:
         else:
             found = _COMPLAINT.search(self._tail + new)
             if found:
-                self._report = (self._tail + new)[found.start() :][:_KEPT]
+                begin = max(0, found.start() - _BEFORE)
+                self._report = (self._tail + new)[begin:][:_KEPT]
         self._tail = (self._tail + new)[-_KEPT:]
 
     def _free(self) -> None:
