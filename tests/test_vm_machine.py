@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
-import fake_qemu
 import msgspec
 import pytest
 from commanding import Running, gone
+from machines import fake_qemu
 from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
 
 from adapters.candidate import CandidateError
@@ -45,12 +43,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archive = place(Kernel(folder))
     archive.parent.mkdir()
     archive.touch()
-    qemu = tmp_path / "bin" / "qemu-system-x86_64"
-    qemu.parent.mkdir()
-    qemu.write_text(f'#!/bin/sh\nexec {sys.executable} -P {fake_qemu.__file__} "$@"\n')
-    qemu.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{qemu.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    fake_qemu(tmp_path, monkeypatch)
     monkeypatch.setenv("FAKE_CANDIDATE", f"{MISBEHAVING}:Prints")
     return folder
 

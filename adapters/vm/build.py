@@ -15,7 +15,7 @@ import msgspec
 from ..candidate import CandidateError
 from .places import DONE, FORMAT, Kernel, Record, digest, fragment, locked, remove, root
 from .run import BuildError, run_logged
-from .source import Source, find_source, unpack
+from .source import Source, find_source, needed, unpack
 from .tools import install_command, lacking, unsuited
 
 __all__ = ["Progress", "Report", "build", "unmet"]
@@ -48,7 +48,7 @@ def build(
 
     `jobs` are the processes that compile, by default one for each CPU.
     """
-    _check_tools()
+    _check_tools(source)
     found = find_source(source)
     with locked() as lock:
         work = _Build(found, flavour, jobs or os.cpu_count() or 1, lock, report)
@@ -58,11 +58,11 @@ def build(
     return kernel
 
 
-def _check_tools() -> None:
+def _check_tools(given: Path | None) -> None:
     problem = unsuited()
     if problem:
         raise CandidateError(problem)
-    packages = lacking(to_build=True)
+    packages = lacking(to_build=True) if given else needed()
     if packages:
         raise CandidateError(f"needs {', '.join(packages)}: {install_command(packages)}")
 

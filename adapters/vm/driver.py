@@ -13,6 +13,10 @@ from .spec import MachineSpec
 __all__ = ["module_of"]
 
 _NAME = "test_hmm"
+_KBUILD = """\
+obj-m := test_hmm.o
+ccflags-y := -I{tree}/lib -fmacro-prefix-map={folder}/=
+"""
 
 
 def module_of(spec: MachineSpec, kernel: Kernel) -> Path | None:
@@ -24,7 +28,7 @@ def module_of(spec: MachineSpec, kernel: Kernel) -> Path | None:
         contents = [path.read_bytes() for path in (spec.driver, *headers)]
     except OSError as error:
         raise CandidateError(f"{error.filename}: {error.strerror}") from None
-    name = digest(*contents, *(path.name for path in headers))
+    name = digest(_KBUILD, *contents, *(path.name for path in headers))
     module = kernel.folder / "drivers" / name / f"{_NAME}.ko"
     if not module.exists():
         with kernel.changed() as lock:
@@ -44,8 +48,7 @@ def _compile(driver: Path, headers: list[Path], kernel: Kernel, module: Path, lo
         shutil.copy(header, folder)
     shutil.copy(driver, folder / f"{_NAME}.c")
     tree = kernel.build / "source"
-    flags = f"-I{tree.resolve()}/lib -fmacro-prefix-map={folder}/="
-    (folder / "Kbuild").write_text(f"obj-m := {_NAME}.o\nccflags-y := {flags}\n")
+    (folder / "Kbuild").write_text(_KBUILD.format(tree=tree.resolve(), folder=folder))
     command = ["make", "-C", str(kernel.build), f"M={folder}"]
     run_logged(f"compile {driver}", command, log, keep=(lock,))
     shutil.rmtree(module.parent, ignore_errors=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 from ..candidate import CandidateError
 from .places import DONE, digest, root
 from .run import run_logged
+from .tools import lacking
 
-__all__ = ["PACKAGE", "Source", "find_source", "unpack"]
+__all__ = ["PACKAGE", "Source", "find_source", "needed", "unpack"]
 
 PACKAGE = "linux-source-6.12"
 """The oldest Debian package that will do; newer ones are taken where they are installed."""
@@ -73,6 +74,16 @@ def find_source(given: Path | None = None) -> Source:
         raise CandidateError(f"no kernel source in {_FOLDER}: apt-get install {PACKAGE}")
     path = found[max(found)]
     return Source(path, _version(path))
+
+
+def needed() -> list[str]:
+    """The Debian packages that are not here and that a build needs."""
+    packages = lacking(to_build=True)
+    try:
+        find_source()
+    except CandidateError:
+        packages.append(PACKAGE)
+    return packages
 
 
 def _numbers(name: str) -> tuple[int, ...]:
