@@ -424,6 +424,10 @@ void device_reset(void)
 {
 }
 
+void device_parent(void)
+{
+}
+
 void device_forked(void)
 {
     for (unsigned d = 0; d < DEVICES; d++)
