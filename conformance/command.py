@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from adapters.candidate import CandidateError
 from adapters.listener import serve_at
@@ -30,7 +31,8 @@ from .expect import Expectation, ExpectError, load_expectations
 from .explain import explain, render
 from .mutation import ALL, HEADINGS, Score, score
 from .options import Means, UsageError, memory_option, profile_option, reaching, tls_options
-from .store import LoadError, load_program, obstacle, write_atomically
+from .store import LoadError, Store, load_program, obstacle, write_atomically
+from .sweeping import Swept, sweep_failures, table_of
 from .verdicts import Verdict
 from .vm_command import vm
 
@@ -79,6 +81,10 @@ def commands() -> None:
 
 commands.add_command(vm)
 _CANDIDATE = click.argument("candidate")
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"), show_default=True,
+    help="Folder for certificate and failing programs.",
+)  # fmt: skip
 
 
 @commands.command()
@@ -114,8 +120,7 @@ def candidates() -> None:
               help="Seed of all programs.")  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
               help="Processes that share the work.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=Path("lastwriter-out"),
-              show_default=True, help="Folder for certificate and failing programs.")  # fmt: skip
+@_OUT
 @click.option("--expect", type=click.Path(path_type=Path), help="File of expected failures.")
 @profile_option
 @reaching
@@ -292,6 +297,61 @@ def shrink(
     at_hand.show(failure, out or file, errors)
     _give(dump(failure.program), out)
     return 1
+
+
+@commands.command("sweep")
+@click.argument("file", type=click.Path(path_type=Path))
+@_CANDIDATE
+@_OUT
+@profile_option
+@reaching
+def sweep_command(file: Path, candidate: str, out: Path, profile: str | None, means: Means) -> int:
+    """Run the program in FILE on a driver with every single failure that it can meet.
+
+    The first allocation fails, then the second, and so on for allocations, copies, waits and
+    attempts to take a lock. The operation in which a failure is met may fail, cleanly. Exit 1 if a
+    rule is broken; the programs that break it are reduced and kept.
+    """
+    screen = Screen()
+    with _at_hand(file, candidate, means, profile, screen) as at_hand:
+        if not at_hand.examiner.runner.description.schedules:
+            raise UsageError(f"{candidate}: failures can be injected only into drivers on the host")
+        _prepare(out)
+        swept = [*_swept(at_hand, out, screen)]
+    _tell_swept(swept, screen)
+    return int(any(each.rule for each in swept))
+
+
+def _swept(at_hand: _AtHand, out: Path, screen: Screen) -> Iterator[Swept]:
+    """Runs with failures; what they break is kept and shown."""
+    examiner, program = at_hand.examiner, at_hand.program
+    store = Store(out / "failures", at_hand.spec, program.model, profile=examiner.profile)
+    shown: set[Path] = set()
+    with screen.status("") as status:
+        for each in sweep_failures(program, examiner):
+            status.update(f"{each.site} {each.number}")
+            if each.failure is not None:
+                path = store.add(each.failure)
+                if path not in shown:
+                    at_hand.show(each.failure, path, screen)
+                    screen.print()
+                shown.add(path)
+            yield each
+
+
+def _tell_swept(swept: list[Swept], screen: Screen) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("failing", "n-th", ""):
+        table.add_column(name)
+    for site, numbers, rule in table_of(swept):
+        verdict = Text(f"FAIL {rule}", "bold red") if rule else Text("PASS", "green")
+        table.add_row(site, numbers, verdict)
+    screen.print(table)
+    injected = [each for each in swept if each.site]
+    broken = sum(bool(each.rule) for each in injected)
+    screen.say(f"{len(injected)} failures injected one by one, {broken} of them broke a rule")
+    if swept[0].rule:
+        screen.say("the program fails as it is; what comes behind that was not tried", "yellow")
 
 
 def _give(text: str, out: Path | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from reference.model import InOrder
+from reference.record import Entry, What
 from reference.schedule import WAITING, actor_name
 from reference.trace import Hosted, Interruption, Trace
 
@@ -68,8 +69,15 @@ def _hosted_steps(failure: Failure, hosted: Hosted) -> Steps:
     numbers = [effect.index for effect in order.effects]
     effects = [(each.entry, 0, Step(each.index, at)) for at, each in enumerate(order.effects)]
     notes = [(each.entry, 1, Note(_switch_text(each))) for each in hosted.taken]
+    failures = [
+        (place, 1, Note(_failure_text(entry)))
+        for place, entry in enumerate(hosted.record)
+        if entry.what == What.FAIL
+    ]
     # What is at the same entry came first: a switch lets others write the next one.
-    placed: list[tuple[int, int, Step | Note]] = sorted([*effects, *notes], key=itemgetter(0, 1))
+    placed: list[tuple[int, int, Step | Note]] = sorted(
+        [*effects, *notes, *failures], key=itemgetter(0, 1)
+    )
     rows = [row for _, _, row in placed]
     rows += [Step(number, None) for number in _without_effect(trace, numbers)]
     return Steps(order.trace, numbers, rows, _wrong(rows, violation.index, violation.place))
@@ -81,6 +89,12 @@ def _switch_text(taken: Interruption) -> str:
     actor = actor_name(switch.actor)
     left = f"is {place}" if taken.where.startswith(WAITING) else f"is interrupted at {place}"
     return f"{actor} {left}: {actor_name(switch.to)} runs"
+
+
+def _failure_text(entry: Entry) -> str:
+    site, number = entry.arguments
+    where = f"{actor_name(entry.actor)} in operation {entry.operation}"
+    return f"a failure is injected, {site} {number}: {where}"
 
 
 def _without_effect(trace: Trace, numbers: list[int]) -> Iterator[int]:
