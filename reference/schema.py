@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Layout:
     fields: tuple[Field, ...]
     size: int
 
-    @property
+    @cached_property
     def format(self) -> struct.Struct:
         return struct.Struct("<" + "".join(field.width.struct_code for field in self.fields))
 
