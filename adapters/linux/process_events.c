@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -20,7 +21,7 @@
 #define CHUNK (HUGE_PAGE / SMALL_PAGE)
 
 /* A bounded wait: KSM needs to see a page twice before it merges it. */
-enum { MERGE_SCANS = 4, MERGE_MILLISECONDS = 2000 };
+enum { MERGE_SCANS = 4, MERGE_MILLISECONDS = 2000, MERGE_HASTE = 5 };
 
 /* An event that may have happened, and why not where it did not. */
 struct happening {
@@ -130,19 +131,62 @@ static long scans(void)
     return read_number("/sys/kernel/mm/ksm/full_scans");
 }
 
-static void merge(char *at, size_t size, struct happening *happening)
+/* Whether there is anything in the range that KSM may take. */
+static int has_anonymous(char *at, size_t size)
+{
+    uint64_t entries[CHUNK];
+
+    for (size_t done = 0; done < size; done += sizeof(entries) / sizeof(*entries) * SMALL_PAGE) {
+        size_t left = (size - done) / SMALL_PAGE;
+        unsigned count = left < CHUNK ? (unsigned)left : CHUNK;
+        if (pages_look(at + done, count, entries) < 0)
+            return 0;
+        for (unsigned i = 0; i < count; i++)
+            if ((entries[i] & (PAGE_PRESENT | PAGE_OF_FILE)) == PAGE_PRESENT)
+                return 1;
+    }
+    return 0;
+}
+
+static long milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A page is merged in the second scan that sees it. */
+static void await_merge(long before)
 {
     struct timespec millisecond = {.tv_nsec = 1000000};
-    long before = merged(), last = scans() + MERGE_SCANS;
+    long begin = milliseconds(), last = scans() + MERGE_SCANS, spent;
 
-    if (before < 0 || madvise(at, size, MADV_MERGEABLE) < 0) {
-        note_error(happening, before < 0 ? ENOSYS : errno);
-        return;
+    while (merged() <= before && scans() < last) {
+        spent = milliseconds() - begin;
+        if (spent >= MERGE_MILLISECONDS)
+            return;
+        /* Where KSM never rests, giving way is faster than to sleep. */
+        if (spent < MERGE_HASTE)
+            sched_yield();
+        else
+            nanosleep(&millisecond, NULL);
     }
-    for (int i = 0; i < MERGE_MILLISECONDS && merged() <= before && scans() < last; i++)
-        nanosleep(&millisecond, NULL);
-    happening->hits = merged() > before;
-    note_error(happening, EAGAIN);
+}
+
+static void merge(char *at, size_t size, struct happening *happening)
+{
+    long before = merged();
+
+    if (before < 0 || !has_anonymous(at, size)) {
+        note_error(happening, before < 0 ? ENOSYS : ENODATA);
+    } else if (madvise(at, size, MADV_MERGEABLE) < 0) {
+        note_error(happening, errno);
+    } else {
+        await_merge(before);
+        happening->hits = merged() > before;
+        note_error(happening, EAGAIN);
+    }
 }
 
 /* ---- All of them ---- */
