@@ -94,7 +94,15 @@ def test_the_wheel_has_every_module_and_what_they_read(wheel: Path) -> None:
 def test_the_wheel_has_nothing_else(wheel: Path) -> None:
     ours = [name for name in names_in(wheel) if ".dist-info/" not in name]
     assert {name.split("/")[0] for name in ours} == {"reference", "adapters", "conformance"}
-    assert {Path(name).suffix for name in ours} == {".py", ".c", ".h", ".toml", ".typed", ""}
+    assert {Path(name).suffix for name in ours} == {
+        ".py",
+        ".c",
+        ".h",
+        ".toml",
+        ".typed",
+        ".config",
+        "",
+    }
     assert {name for name in ours if not Path(name).suffix} == AGENTS
 
 

@@ -14,6 +14,7 @@ from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
 
 from adapters.candidate import CandidateError
 from adapters.registry import Reach, open_candidate, reach_of
+from adapters.vm import holder
 from adapters.vm import initramfs as archives
 from adapters.vm.initramfs import place
 from adapters.vm.machine import Machine
@@ -154,8 +155,9 @@ class TestStart:
     ) -> None:
         monkeypatch.setenv("FAKE_CONTROL", control)
         seconds = 0.5 if control == "silence" else 60
+        monkeypatch.setattr(holder, "_BOOT_SECONDS", seconds)
         with pytest.raises(CandidateError, match=text):
-            Worker("linux:hmm", limits=Limits(start=seconds))
+            Worker("linux:hmm", limits=PATIENT)
 
     def test_a_qemu_that_dies(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         qemu = machine.parents[4] / "bin" / "qemu-system-x86_64"

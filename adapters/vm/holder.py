@@ -25,7 +25,7 @@ from .tools import QEMU, install_command, lacking, unsuited
 __all__ = ["MachineHolder", "boot_once", "lacks"]
 
 _BOOT_SECONDS = 120.0
-"""For a boot that nobody waits for otherwise."""
+"""For the boot whose state is saved, which happens only once."""
 _BOOTS = 5
 _UNSTEADY = "APIC timer disabled"
 
@@ -120,7 +120,7 @@ def boot_once(kernel: Kernel) -> None:
 def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
     """A machine that has booted, from a saved state where there is one; else one is saved."""
     boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus)
-    state = _saved(kernel, boot, seconds)
+    state = _saved(kernel, boot)
     machine = Machine(boot, state)
     try:
         _await_ready(machine, time.monotonic() + seconds)
@@ -130,7 +130,7 @@ def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
     return machine
 
 
-def _saved(kernel: Kernel, boot: Boot, seconds: float) -> Path:
+def _saved(kernel: Kernel, boot: Boot) -> Path:
     """The state of the machine when it has just booted, made unless it is there."""
     path = kernel.folder / "states" / boot.name(Path(shutil.which(QEMU) or QEMU))
     if path.exists():
@@ -139,7 +139,7 @@ def _saved(kernel: Kernel, boot: Boot, seconds: float) -> Path:
     with kernel.changed():
         if not path.exists():
             part = path.with_suffix(".part")
-            with _booted(boot, time.monotonic() + seconds) as machine:
+            with _booted(boot, time.monotonic() + _BOOT_SECONDS) as machine:
                 machine.save(part)
             part.rename(path)
     return path
