@@ -72,12 +72,14 @@ class TestBuild:
         new = build("lean", source=tarball(tmp_path, "6.13.2"))
         assert current("lean").record.version == "6.13.2" == new.image.read_text()
         assert not old.folder.exists()
+        assert len(list(root().glob("sources/*"))) == 1
 
     def test_what_is_in_use_stays(self, tmp_path: Path) -> None:
         old = build("lean", source=tarball(tmp_path))
         with old.used():
             build("lean", source=tarball(tmp_path, "6.13.2"))
             assert old.image.exists()
+            assert (old.build / "source" / "Makefile").exists()
         build("lean", source=tarball(tmp_path, "6.13.3"))
         assert not old.folder.exists()
 

@@ -183,9 +183,12 @@ def _switch(flavour: str, kernel: Kernel) -> None:
 
 
 def _remove_unused() -> None:
-    """Remove the kernels that no flavour uses any more."""
-    links = [path for path in root().iterdir() if path.is_symlink()]
-    used = {link.resolve() for link in links}
-    for folder in (root() / "kernels").iterdir():
-        if folder.resolve() not in used:
+    """Remove the kernels that no flavour uses any more, and the sources that no kernel does."""
+    flavours = {path.resolve() for path in root().iterdir() if path.is_symlink()}
+    trees = set()
+    for folder in list(root().glob("kernels/*")):
+        if folder.resolve() in flavours or not remove(folder):
+            trees.add((folder / "build" / "source").resolve())
+    for folder in list(root().glob("sources/*")):
+        if not any(tree.is_relative_to(folder.resolve()) for tree in trees):
             remove(folder)

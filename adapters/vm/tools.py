@@ -24,7 +24,7 @@ _TO_BUILD = {
     "cpio": "cpio",
 }
 _HEADERS = {"gelf.h": "libelf-dev"}
-_COMPILER = "gcc"
+_COMPILER = ("gcc", "libc6-dev")
 _SECONDS = 20
 
 
@@ -37,7 +37,7 @@ def lacking(*, to_build: bool) -> list[str]:
     try:
         compiler = find_compiler()
     except CompilerError:
-        return [*found, _COMPILER, *_HEADERS.values()]
+        return [*found, *_COMPILER, *_HEADERS.values()]
     return [*found, *(name for file, name in _HEADERS.items() if not _has_header(compiler, file))]
 
 
