@@ -129,7 +129,8 @@ def render(explanation: Explanation, replay: str) -> RenderableType:
     if failure.unstable:
         parts.append(Text(f"{_INDENT}UNSTABLE: it does not fail every time", "yellow"))
     parts.append(_table(explanation))
-    parts += [Text(f"{_INDENT}{line}") for line in (*_shortened(details), *explanation.story)]
+    details = [*_shortened(details), *_besides(failure)]
+    parts += [Text(f"{_INDENT}{line}") for line in (*details, *explanation.story)]
     if len(failure.found) > len(failure.program):
         parts.append(
             Text(
@@ -154,6 +155,15 @@ def _shortened(lines: list[str]) -> list[str]:
     if len(lines) <= _DETAILS + 1:
         return lines
     return [lines[0], f"({len(lines) - 1 - _DETAILS} lines)", *lines[-_DETAILS:]]
+
+
+def _besides(failure: Failure) -> list[str]:
+    """A breakdown that came with a wrong answer, which is what the failure is about."""
+    breakdown = failure.trace.breakdown
+    if breakdown is None or breakdown.message in failure.violation.message:
+        return []
+    title, *details = breakdown.message.splitlines()
+    return [f"besides, {breakdown.cause}: {title}", *_shortened(details)]
 
 
 def _table(explanation: Explanation) -> Table:

@@ -152,6 +152,16 @@ def test_a_long_last_output_is_cut_to_its_end() -> None:
     assert "y" * 201 not in printed
 
 
+def test_a_wrong_answer_and_a_breakdown() -> None:
+    failure = failure_of("overlay-missed")
+    complaint = Breakdown(Cause.KERNEL, "BUG: sleeping function\nthe kernel's log:\nCPU: 0")
+    failure = replace(failure, trace=replace(failure.trace, breakdown=complaint))
+    shown = report(failure).splitlines()
+    place = shown.index("     besides, kernel: BUG: sleeping function")
+    assert shown[place + 1 : place + 3] == ["     the kernel's log:", "     CPU: 0"]
+    assert shown[place - 1].startswith("> 4  dread")
+
+
 def test_how_far_it_was_reduced() -> None:
     failure = failure_of("unmap-missed")
     longer = replace(failure, found=failure.program.with_operations(failure.program.operations * 3))
