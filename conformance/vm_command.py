@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from adapters.vm.build import Progress, Report, build
 from adapters.vm.holder import boot_once
-from adapters.vm.places import Kernel, NotBuiltError, clean, current, root, size_of
+from adapters.vm.places import NotBuiltError, clean, current, root, size_of
 from adapters.vm.run import BuildError
 from adapters.vm.spec import FLAVOURS
 
@@ -94,26 +93,20 @@ def _reported(screen: Screen, flavour: str) -> Iterator[Report]:
 def status() -> None:
     """What is built, and where."""
     screen = Screen()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("flavour", "kernel", "built", "MiB", ""):
-        table.add_column(column)
     for flavour in FLAVOURS:
-        table.add_row(flavour, *_state(flavour))
-    screen.print(table)
+        screen.say(_state(flavour))
     screen.say(f"{root()}: {size_of(root()) >> 20} MiB in all")
 
 
-def _state(flavour: str) -> tuple[str, str, str, str]:
+def _state(flavour: str) -> str:
     try:
-        kernel: Kernel = current(flavour)
+        kernel = current(flavour)
     except NotBuiltError as error:
-        return "", "", "", str(error)
-    record = kernel.record
+        return str(error)
+    record, size = kernel.record, size_of(kernel.folder) >> 20
     return (
-        record.version,
-        f"{record.built} in {record.seconds:.0f} s",
-        str(size_of(kernel.folder) >> 20),
-        str(kernel.folder),
+        f"the {flavour} machine: {record.version}, built {record.built} in {record.seconds:.0f} s, "
+        f"{size} MiB in {kernel.folder}"
     )
 
 
