@@ -207,11 +207,3 @@ def versions() -> dict[str, str]:
         "hypothesis": importlib.metadata.version("hypothesis"),
         "byteorder": sys.byteorder,
     }
-
-
-def own_version() -> str:
-    """The suite's version."""
-    try:
-        return importlib.metadata.version("lastwriter")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

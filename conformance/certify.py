@@ -26,7 +26,6 @@ from .certificate import (
     Searched,
     identify,
     lengths_of,
-    own_version,
     versions,
 )
 from .examine import Coverage, Failure
@@ -36,6 +35,7 @@ from .shards import Shard, shards
 from .store import Store, file_name, runnable
 from .tasks import PER_RULE, Done, Request, Task, Workers, weight
 from .verdicts import overall, results
+from .version import own_version
 
 __all__ = ["PER_RULE", "Event", "Finished", "Found", "Progress", "Request", "certify"]
 

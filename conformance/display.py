@@ -1,16 +1,13 @@
-"""What the terminal shows: the progress of a run, its failures, and the verdict rule by rule."""
+"""What is shown of a run: the progress of a run, its failures, and the verdict rule by rule."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -26,9 +23,10 @@ from .certify import Event, Finished, Found, Progress, Request
 from .explain import explain, render
 from .explore.bounds import Bound
 from .pct import PctPromise
+from .screen import Screen
 from .verdicts import RuleResult, Verdict
 
-__all__ = ["Screen", "abandon_stdout", "follow", "replay_command", "show_verdict"]
+__all__ = ["follow", "replay_command", "show_verdict"]
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -41,47 +39,6 @@ _SENTENCES = {
     Verdict.FAIL: "a rule failed",
     Verdict.UNKNOWN: "undecided: not every required rule was exercised enough",
 }
-
-
-class Screen(Console):
-    """A terminal, or what takes its place, for text that is to be shown as it is.
-
-    `OSError` if it cannot be; or, if it is `lenient`, nothing more is shown and `trouble` says why.
-    """
-
-    def __init__(self, *, stderr: bool = False, lenient: bool = False) -> None:
-        # Some terminals and all files understand no escape codes, not even for bold.
-        plain = False if os.environ.get("NO_COLOR") else None
-        super().__init__(
-            stderr=stderr, force_terminal=plain, markup=False, emoji=False, highlight=False
-        )
-        self.lenient = lenient
-        self.trouble: OSError | None = None
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        try:
-            super().print(*objects, **options)
-        except OSError as error:
-            if not self.lenient:
-                raise
-            self.trouble = error
-            self.quiet = True
-            abandon_stdout()
-
-    def say(self, text: str, style: str = "") -> None:
-        """One line, however long, so that what it names can be copied."""
-        self.print(Text(text, style), soft_wrap=True)
-
-    def on_broken_pipe(self) -> None:
-        """Nobody reads on: the command decides what that means."""
-        raise BrokenPipeError
-
-
-def abandon_stdout() -> None:
-    """What is still to be written there must not fail once more when Python ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def replay_command(

@@ -11,12 +11,13 @@ import msgspec
 from reference.rules import lookup
 from reference.syncmodels import Sync
 
+from .problems import Problem
 from .verdicts import RuleResult, Verdict
 
 __all__ = ["ExpectError", "Expectation", "load_expectations", "surprises"]
 
 
-class ExpectError(Exception):
+class ExpectError(Problem):
     """A file of expected failures that cannot be used: one line that names file and problem."""
 
 

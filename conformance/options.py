@@ -15,9 +15,10 @@ from adapters.tls import TLS_IS_FOR, TlsFiles
 from adapters.worker import InProcess, Limits, Worker
 from reference.protocol import Profile
 
-from .tasks import open_runner
+from .problems import UsageError
+from .runners import open_runner
 
-__all__ = ["Means", "UsageError", "memory_option", "profile_option", "reaching", "tls_options"]
+__all__ = ["Means", "memory_option", "profile_option", "reaching", "tls_options"]
 
 profile_option = click.option(
     "--profile", type=click.Choice([profile.value for profile in Profile]),
@@ -25,10 +26,6 @@ profile_option = click.option(
     "[tolerant].",
 )  # fmt: skip
 Command = Callable[..., Any]
-
-
-class UsageError(click.ClickException):
-    """Bad usage, or a candidate that cannot be reached: one line, exit status 2."""
 
 
 @dataclass(frozen=True)

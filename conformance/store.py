@@ -26,6 +26,7 @@ from reference.text import ParseError, dump, parse
 from reference.validity import ProgramError, check_program
 
 from .examine import Failure
+from .problems import Problem
 
 __all__ = [
     "LoadError",
@@ -40,7 +41,7 @@ __all__ = [
 SUFFIX = ".lw"
 
 
-class LoadError(Exception):
+class LoadError(Problem):
     """A file that holds no program: one line that names file, place and problem."""
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from reference.rules import RULES
 
-from .certificate import own_version
 from .display import replay_command
 from .suite import Checked, Task
 from .verdicts import RuleResult, Verdict, results
+from .version import own_version
 
 __all__ = ["Summary", "record"]
 

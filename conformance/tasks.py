@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters.candidate import CandidateError
-from adapters.journal import Journal, journal_path, journals_of
+from adapters.journal import journal_path, journals_of
 from adapters.tls import TlsFiles
-from adapters.worker import InProcess, Limits, Runner, Worker
+from adapters.worker import Limits, Runner
 from reference.description import Description
 from reference.program import Program
 from reference.protocol import Profile
@@ -36,9 +36,10 @@ from .exhaustive import Share
 from .expect import Expectation
 from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
 from .explore.programs import preamble
+from .runners import open_runner
 from .shards import Shard, plan_for, run_shard
 
-__all__ = ["PER_RULE", "Done", "Request", "Task", "Workers", "open_runner", "weight"]
+__all__ = ["PER_RULE", "Done", "Request", "Task", "Workers", "weight"]
 
 PER_RULE = 3
 """Failing programs that are reduced and kept for each rule; more are only counted."""
@@ -107,35 +108,6 @@ class Done:
 def weight(rule: str) -> int:
     """What a program that breaks a rule costs of a run's patience."""
     return _SLOW_WEIGHT if rule in SLOW else 1
-
-
-def open_runner(
-    spec: str,
-    limits: Limits,
-    *,
-    in_process: bool = False,
-    journal: Path | None = None,
-    tls: TlsFiles | None = None,
-) -> Worker | InProcess:
-    """The candidate, ready to run programs; `CandidateError` if it cannot be."""
-    if not in_process:
-        return Worker(spec, limits=limits, journal=journal, tls=tls)
-    return InProcess(spec) if journal is None else _Recorded(spec, journal)
-
-
-class _Recorded(InProcess):
-    """Writes down each program before it is run: a crash takes this process with it."""
-
-    def __init__(self, spec: str, journal: Path) -> None:
-        super().__init__(spec)
-        self._journal = Journal(journal)
-
-    def run(self, program: Program) -> Trace:
-        self._journal.write(program.to_bytes())
-        return super().run(program)
-
-    def close(self) -> None:
-        self._journal.close()
 
 
 class Workers:

@@ -17,7 +17,7 @@ from adapters.vm.places import NotBuiltError, clean, current, root, size_of
 from adapters.vm.run import BuildError
 from adapters.vm.spec import FLAVOURS
 
-from .display import Screen
+from ..screen import Screen
 
 __all__ = ["vm"]
 
