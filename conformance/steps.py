@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from reference.model import InOrder
 from reference.record import Entry, What
-from reference.schedule import WAITING, actor_name
+from reference.schedule import ENGINE, WAITING, actor_name
 from reference.trace import Hosted, Interruption, Trace
 
 from .examine import Failure
@@ -68,7 +68,8 @@ def _hosted_steps(failure: Failure, hosted: Hosted) -> Steps:
     order = InOrder(trace, hosted)
     numbers = [effect.index for effect in order.effects]
     effects = [(each.entry, 0, Step(each.index, at)) for at, each in enumerate(order.effects)]
-    notes = [(each.entry, 1, Note(_switch_text(each))) for each in hosted.taken]
+    last = len(trace.program) - 1
+    notes = [(each.entry, 1, Note(_switch_text(each, hosted, last))) for each in hosted.taken]
     failures = [
         (place, 1, Note(_failure_text(entry)))
         for place, entry in enumerate(hosted.record)
@@ -83,12 +84,38 @@ def _hosted_steps(failure: Failure, hosted: Hosted) -> Steps:
     return Steps(order.trace, numbers, rows, _wrong(rows, violation.index, violation.place))
 
 
-def _switch_text(taken: Interruption) -> str:
-    switch = taken.switch
-    place = f"{taken.where} (operation {switch.operation}, point {switch.point})"
-    actor = actor_name(switch.actor)
-    left = f"is {place}" if taken.where.startswith(WAITING) else f"is interrupted at {place}"
-    return f"{actor} {left}: {actor_name(switch.to)} runs"
+def _switch_text(taken: Interruption, hosted: Hosted, last: int) -> str:
+    """Who was left where, and what runs instead; operations go up to `last`."""
+    actor, operation, point, to = taken.switch
+    work = _work(actor, operation, last)
+    place = f"({work}, point {point})"
+    if taken.where == "begin":
+        left = f"{actor_name(actor)} is held back before {work} (point {point})"
+    elif taken.where == "end":
+        left = f"{actor_name(actor)} has ended {work} (point {point})"
+    elif taken.where.startswith(WAITING):
+        left = f"{actor_name(actor)} is {taken.where} {place}"
+    else:
+        left = f"{actor_name(actor)} is interrupted at {taken.where} {place}"
+    return f"{left}: {actor_name(to)} {_continuation(to, taken.entry, hosted, last)}"
+
+
+def _work(actor: int, operation: int, last: int) -> str:
+    if operation > last:
+        return "the closing of its device"
+    return f"the job of operation {operation}" if actor >= ENGINE else f"operation {operation}"
+
+
+def _continuation(actor: int, place: int, hosted: Hosted, last: int) -> str:
+    """What an actor does from a place in the event record on."""
+    after = next((each for each in hosted.record[place:] if each.actor == actor), None)
+    if after is None:
+        return "runs"
+    begun = after.what != What.BEGIN
+    if actor >= ENGINE or after.operation > last:  # jobs and closings have no entry of that kind
+        known = (actor, after.operation)
+        begun = any((each.actor, each.operation) == known for each in hosted.record[:place])
+    return f"{'goes on with' if begun else 'begins'} {_work(actor, after.operation, last)}"
 
 
 def _failure_text(entry: Entry) -> str:
