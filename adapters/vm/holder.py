@@ -119,7 +119,7 @@ def boot_once(kernel: Kernel) -> None:
 
 def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
     """A machine that has booted, from a saved state where there is one; else one is saved."""
-    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus)
+    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus, spec.nodes)
     state = _saved(kernel, boot)
     machine = Machine(boot, state)
     try:

@@ -48,12 +48,14 @@ class Boot:
     initramfs: Path
     mirror: str
     cpus: int = 1
+    nodes: int = 2
     memory: int = 512
     """MiB."""
 
     def parameters(self) -> str:
         """The kernel's command line."""
-        return " ".join((*_PARAMETERS, f"lastwriter.mirror={self.mirror}"))
+        own = (f"lastwriter.mirror={self.mirror}", f"lastwriter.nodes={self.nodes}")
+        return " ".join((*_PARAMETERS, *own))
 
     def command(self, agent: int, control: int, monitor: int, log: int) -> list[str]:
         """QEMU's command line, with the numbers of inherited files to be its ends of sockets."""

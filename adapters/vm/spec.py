@@ -13,7 +13,7 @@ FLAVOURS = ("lean", "debug")
 MIRRORS = ("hmm",)
 """Mirrors that the agent in the machine can be, as its kernel's command line names them."""
 _PREFIX = "linux:hmm"
-_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N]"
+_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N][,nodes=1]"
 _MOST_CPUS = 8
 
 
@@ -34,6 +34,8 @@ class MachineSpec:
     module: Path | None = None
     """The same, compiled already."""
     cpus: int = 1
+    nodes: int = 2
+    """Devices that the driver has: with one, all that a program has are files of the same."""
 
     @classmethod
     def parse(cls, text: str) -> MachineSpec:
@@ -52,11 +54,9 @@ class MachineSpec:
 
     @classmethod
     def _checked(cls, text: str, mirror: str, given: dict[str, str]) -> MachineSpec:
-        flavour, cpus = given.get("flavour", "lean"), given.get("cpus", "1")
+        flavour = given.get("flavour", "lean")
         if flavour not in FLAVOURS:
             raise CandidateError(f"{text}: no flavour {flavour!r}; there are {', '.join(FLAVOURS)}")
-        if not (cpus.isascii() and cpus.isdecimal() and 1 <= int(cpus) <= _MOST_CPUS):
-            raise CandidateError(f"{text}: cpus is a number from 1 to {_MOST_CPUS}")
         if "driver" in given and "module" in given:
             raise CandidateError(f"{text}: driver and module exclude each other")
         return cls(
@@ -65,8 +65,16 @@ class MachineSpec:
             flavour,
             _file(text, given, "driver", ".c"),
             _file(text, given, "module", ".ko"),
-            int(cpus),
+            _number(text, given, "cpus", 1, _MOST_CPUS),
+            _number(text, given, "nodes", 2, 2),
         )
+
+
+def _number(text: str, given: dict[str, str], key: str, default: int, most: int) -> int:
+    value = given.get(key, str(default))
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= most):
+        raise CandidateError(f"{text}: {key} is a number from 1 to {most}")
+    return int(value)
 
 
 def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | None:
@@ -80,4 +88,4 @@ def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | Non
     return path.resolve()
 
 
-_KEYS = frozenset({"driver", "module", "flavour", "cpus"})
+_KEYS = frozenset({"driver", "module", "flavour", "cpus", "nodes"})
