@@ -13,11 +13,12 @@ from .client import RemoteCandidate
 from .python import adopt, load_python
 from .vm.spec import names_machine
 
-__all__ = ["Known", "Reach", "known", "open_candidate", "reach_of"]
+__all__ = ["Known", "Reach", "executable_of", "known", "open_candidate", "reach_of"]
 
 _FORMS = (
     "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
-    "linux:NAME, linux:hmm, driver:MODEL, driver:module:Class, driver:path/to/file.py:Class, "
+    "linux:NAME, linux:hmm, ucx:rcache, driver:MODEL, driver:module:Class, "
+    "driver:path/to/file.py:Class, "
     "driver:path/to/driver.so, driver:path/to/driver.c, tcp:HOST:PORT or unix:PATH"
 )
 
@@ -33,6 +34,15 @@ class Reach(enum.Enum):
     """An agent that is running already."""
     MACHINE = enum.auto()
     """A driver in a virtual machine of its own."""
+
+
+_REACHES: Mapping[str, Reach] = {
+    "linux": Reach.EXECUTABLE,
+    "ucx": Reach.EXECUTABLE,
+    "tcp": Reach.REMOTE,
+    "unix": Reach.REMOTE,
+}
+"""How to reach a candidate, by the prefix of its spec; `HERE` for all others."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,7 @@ def reach_of(spec: str) -> Reach:
         return Reach.HERE
     if names_machine(spec):
         return Reach.MACHINE
-    return {"linux": Reach.EXECUTABLE, "tcp": Reach.REMOTE, "unix": Reach.REMOTE}.get(
-        prefix, Reach.HERE
-    )
+    return _REACHES.get(prefix, Reach.HERE)
 
 
 def _is_library(spec: str) -> bool:
@@ -120,19 +128,31 @@ def _pick(table: Mapping[str, Any], name: str, what: str) -> Any:
 def known() -> list[Known]:
     """What comes with the package: reference mirrors, drivers on the host, mirrors of Linux.
 
-    A Linux mirror is probed, which runs its executable for a moment.
+    A Linux mirror is probed, which runs its executable for a moment; that of UCX may be compiled.
     """
     from reference.drivers import DRIVERS  # noqa: PLC0415 (only for those who ask for them)
     from reference.mirrors import MIRRORS  # noqa: PLC0415 (likewise)
 
-    from .linux import NAMES, probe  # noqa: PLC0415 (likewise)
+    from . import linux, ucx  # noqa: PLC0415 (likewise)
     from .vm.holder import lacks  # noqa: PLC0415 (likewise)
 
     mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
     mirrors += [Known(f"driver:{name}", available=True) for name in DRIVERS]
-    probes = {name: probe(name) for name in NAMES}
-    mirrors += [
-        Known(f"linux:{name}", found.available, found.reason) for name, found in probes.items()
-    ]
+    probes = {f"linux:{name}": linux.probe(name) for name in linux.NAMES}
+    probes |= {f"ucx:{name}": ucx.probe(name) for name in ucx.NAMES}
+    mirrors += [Known(spec, found.available, found.reason) for spec, found in probes.items()]
     problem = lacks()
     return [*mirrors, Known("linux:hmm", problem is None, problem or "")]
+
+
+def executable_of(spec: str) -> tuple[Path, Mapping[str, str]]:
+    """The executable that a spec names, and what it needs in its environment.
+
+    `CandidateError` if it is unknown or cannot be had.
+    """
+    from . import linux, ucx  # noqa: PLC0415 (only for those who ask for one)
+
+    prefix, _, name = spec.partition(":")
+    if prefix == "ucx":
+        return ucx.executable(name), ucx.ENVIRONMENT
+    return linux.executable(name), {}

@@ -22,7 +22,7 @@ from .holder import Holder
 from .journal import Journal
 from .process import Child
 from .python import check_outcomes, describe, located
-from .registry import Reach, open_candidate, reach_of
+from .registry import Reach, executable_of, open_candidate, reach_of
 from .tls import TLS_IS_FOR, TlsFiles
 from .wire import (
     ClosedError,
@@ -239,10 +239,8 @@ def _hold(spec: str, limits: Limits) -> Holder:
 def _start(spec: str) -> Child:
     environment = dict(os.environ)
     if reach_of(spec) is Reach.EXECUTABLE:
-        from .linux import executable  # noqa: PLC0415 (only for those who ask for one)
-
-        path = str(executable(spec.partition(":")[2]))
-        return Child(lambda file: [path, "--fd", str(file)], environment)
+        path, needed = executable_of(spec)
+        return Child(lambda file: [str(path), "--fd", str(file)], {**environment, **needed})
     # What can be imported here can be imported there.
     environment["PYTHONPATH"] = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     python = [sys.executable, "-P", "-m", "adapters.server"]

@@ -10,6 +10,7 @@ import pytest
 from adapters.client import RemoteCandidate
 from adapters.linux import CONTROLS, NAMES, executable, probe
 from adapters.process import Child
+from adapters.registry import executable_of
 from adapters.wire import Stream
 from reference.geometry import Geometry
 from reference.outcomes import Outcome, Status
@@ -27,10 +28,13 @@ class Agent:
     """A mirror's executable with a client of it."""
 
     def __init__(self, name: str) -> None:
-        path = str(executable(name))
-        self.keyed = name == "io_uring"
-        self.child = Child(lambda file: [path, "--fd", str(file)], dict(os.environ))
-        self.client = RemoteCandidate(Stream.of_socket(self.child.socket), path)
+        spec = name if ":" in name else f"linux:{name}"
+        path, environment = executable_of(spec)
+        self.keyed = spec == "linux:io_uring"
+        self.child = Child(
+            lambda file: [str(path), "--fd", str(file)], {**os.environ, **environment}
+        )
+        self.client = RemoteCandidate(Stream.of_socket(self.child.socket), str(path))
 
     def run(self, text: str, *, page_size: int = 4096, pages: int = 16) -> list[Outcome]:
         """The outcomes of a program, one operation a line, in a fresh arena.

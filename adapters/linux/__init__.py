@@ -5,7 +5,9 @@ They are built from the C files beside this one when the package is installed.
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from reference.description import Description
 from ..candidate import CandidateError
 from ..wire import decode_description, printable
 
-__all__ = ["CONTROLS", "NAMES", "Probe", "executable", "probe"]
+__all__ = ["CONTROLS", "NAMES", "Probe", "executable", "probe", "probe_executable"]
 
 NAMES = ("process_vm", "io_uring", "kvm", "vmsplice", "proc_mem", "userfaultfd", "userfaultfd_copy")
 CONTROLS = {"vmsplice": "C1", "proc_mem": "H3"}
@@ -48,9 +50,18 @@ def executable(name: str) -> Path:
 
 def probe(name: str) -> Probe:
     """Ask a mirror whether it can run here; runs it for a moment.  Never raises."""
+    return probe_executable(lambda: executable(name))
+
+
+def probe_executable(find: Callable[[], Path], environment: Mapping[str, str] = {}) -> Probe:
+    """Ask whatever executable is found, run with more environment variables.  Never raises."""
     try:
         done = subprocess.run(
-            [executable(name), "--probe"], capture_output=True, timeout=PROBE_SECONDS, check=False
+            [find(), "--probe"],
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+            env={**os.environ, **environment},
         )
     except CandidateError as error:
         return Probe(available=False, reason=str(error))

@@ -32,6 +32,12 @@ void pins_forked(unsigned device)
     (void)device;
 }
 
+const char *pins_lack(unsigned kind)
+{
+    (void)kind;
+    return NULL;
+}
+
 /* A program may well pin 16 slots under each of 8 keys. */
 void device_describe(void)
 {

@@ -26,6 +26,8 @@ int pins_take(const lw_operation *op, char *at, size_t size);
 int pins_give(unsigned device, unsigned key);
 /* In a child: give up what its parent has. */
 void pins_forked(unsigned device);
+/* Why something of a process cannot be done beside such a device, or NULL. */
+const char *pins_lack(unsigned kind);
 
 /* ---- ring.c ---- */
 

@@ -89,6 +89,6 @@ const char *device_lacks(unsigned kind)
     case LW_INVALIDATE:
         return "user space cannot call the notifiers";
     default:
-        return NULL;
+        return pins_lack(kind);
     }
 }
