@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from reference.description import Description
 from reference.geometry import Geometry
@@ -17,6 +17,9 @@ __all__ = ["Candidate", "CandidateError", "GarbageError", "Scheduled", "Stepwise
 
 class CandidateError(Exception):
     """A candidate that cannot be reached or used: one line that names what and where."""
+
+    verbatim: ClassVar[bool] = False
+    """Its lines mean something as they stand, like those of a compiler."""
 
 
 class GarbageError(ValueError):

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _say(error: Exception) -> None:
-    """The problem, in one line."""
+    """The problem, in one line; but what a compiler said as it stands."""
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, OSError):
         from .screen import abandon_stdout  # noqa: PLC0415 (rarely needed)
@@ -53,8 +53,10 @@ def _say(error: Exception) -> None:
         abandon_stdout()
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}"
+    if not (isinstance(error, CandidateError) and error.verbatim):
+        text = " ".join(text.splitlines())
     if not isinstance(error, BrokenPipeError):
-        click.echo(f"lastwriter: {' '.join(text.splitlines())}", err=True)
+        click.echo(f"lastwriter: {text}", err=True)
 
 
 class _Commands(click.Group):

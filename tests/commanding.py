@@ -129,6 +129,12 @@ class Running:
         assert self.pids() == []
         return Done(self.process.returncode, self.seen + out, errors, self.folder)
 
+    def await_nobody(self) -> None:
+        """Wait until all that it started has ended, and what those may still have started."""
+        while pids := self.pids():
+            with gone(pids):
+                pass
+
     def pids(self) -> list[int]:
         """Every process that it started, however far removed, and itself."""
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]

@@ -27,7 +27,10 @@ def main() -> None:
     assert log is not None
     incoming = re.search(r"-incoming fd:(\d+)", line)
     os.environ["FAKE_LOG"] = f"/proc/{os.getpid()}/fd/{log[1].rpartition('/')[2]}"
-    say(RESTORED + os.read(int(incoming[1]), 100).decode() if incoming else BOOTED)
+    state = os.read(int(incoming[1]), 100).decode() if incoming else ""
+    if state == "harmed":
+        sys.exit("not a state")
+    say(RESTORED + state if incoming else BOOTED)
     candidate = os.environ["FAKE_CANDIDATE"]
     serve = [sys.executable, "-P", "-m", "adapters.server", "--fd", str(files["agent"]), candidate]
     agent = subprocess.Popen(serve, pass_fds=[files["agent"]])

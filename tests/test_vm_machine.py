@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
-from commanding import Running, gone
+from commanding import Running
 from machines import fake_qemu
 from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
 
@@ -166,6 +167,24 @@ class TestStart:
             Worker("linux:hmm", limits=PATIENT)
         assert not list((machine / "states").iterdir())
 
+    def test_a_state_that_came_to_harm_is_saved_again(self, machine: Path) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            worker.run(program())
+        (state,) = (machine / "states").iterdir()
+        state.write_bytes(b"harmed")
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            assert worker.run(program()).outcomes == expected()
+        assert state.read_bytes() == b"a state"
+
+    def test_states_of_an_agent_that_was_are_removed(self, machine: Path) -> None:
+        old = machine / "states" / "old"
+        old.parent.mkdir()
+        old.touch()
+        os.utime(old, (1, 1))
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            worker.run(program())
+        assert not old.exists()
+
     def test_a_half_saved_state_does_not_count(
         self, machine: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -215,9 +234,8 @@ def test_a_suite_that_is_killed_leaves_no_machine(
     folder.mkdir()
     with Running(folder, "certify", "linux:hmm", "--seconds", "1000", "-j", jobs) as running:
         running.await_line("certifying linux:hmm")
-        with gone(running.pids()):
-            running.process.kill()
-        assert running.pids() == []
+        running.process.kill()
+        running.await_nobody()
 
 
 class TestInitramfs:

@@ -18,7 +18,7 @@ from ..wire import ComplaintError
 from .driver import module_of
 from .initramfs import initramfs
 from .machine import Boot, Machine
-from .places import Kernel, current
+from .places import Kernel, current, remove_older
 from .spec import MachineSpec
 from .tools import QEMU, install_command, lacking, unsuited
 
@@ -118,31 +118,35 @@ def boot_once(kernel: Kernel) -> None:
 
 
 def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
-    """A machine that has booted, from a saved state where there is one; else one is saved."""
+    """A machine that goes on from the state that it had when it had booted."""
     boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus, spec.nodes)
-    state = _saved(kernel, boot)
-    machine = Machine(boot, state)
+    state, fresh = _saved(kernel, boot)
     try:
-        _await_ready(machine, time.monotonic() + seconds)
-    except BaseException:
-        machine.end()
-        raise
-    return machine
+        return _ready(boot, time.monotonic() + seconds, state)
+    except CandidateError:
+        if fresh:
+            raise
+    # What was saved long ago may have come to harm.
+    state.unlink(missing_ok=True)
+    state, _ = _saved(kernel, boot)
+    return _ready(boot, time.monotonic() + seconds, state)
 
 
-def _saved(kernel: Kernel, boot: Boot) -> Path:
-    """The state of the machine when it has just booted, made unless it is there."""
+def _saved(kernel: Kernel, boot: Boot) -> tuple[Path, bool]:
+    """The state of the machine when it has just booted, and whether it was saved only now."""
     path = kernel.folder / "states" / boot.name(Path(shutil.which(QEMU) or QEMU))
     if path.exists():
-        return path
+        return path, False
     path.parent.mkdir(exist_ok=True)
     with kernel.changed():
-        if not path.exists():
-            part = path.with_suffix(".part")
-            with _booted(boot, time.monotonic() + _BOOT_SECONDS) as machine:
-                machine.save(part)
-            part.rename(path)
-    return path
+        if path.exists():  # somebody else has saved it while we waited
+            return path, False
+        part = path.with_suffix(".part")
+        with _booted(boot, time.monotonic() + _BOOT_SECONDS) as machine:
+            machine.save(part)
+        part.rename(path)
+    remove_older(path.parent, boot.initramfs)  # states with an agent that was
+    return path, True
 
 
 def _booted(boot: Boot, deadline: float) -> Machine:
@@ -152,16 +156,22 @@ def _booted(boot: Boot, deadline: float) -> Machine:
     the host is busy.
     """
     for attempt in range(_BOOTS):
-        machine = Machine(boot)
-        try:
-            _await_ready(machine, deadline)
-        except BaseException:
-            machine.end()
-            raise
+        machine = _ready(boot, deadline)
         if _UNSTEADY not in machine.log.tail() or attempt == _BOOTS - 1:
             return machine
         machine.end()
     raise AssertionError("the last one is taken as it is")
+
+
+def _ready(boot: Boot, deadline: float, state: Path | None = None) -> Machine:
+    """A machine whose agent waits for its client; `CandidateError`."""
+    machine = Machine(boot, state)
+    try:
+        _await_ready(machine, deadline)
+    except BaseException:
+        machine.end()
+        raise
+    return machine
 
 
 def _await_ready(machine: Machine, deadline: float) -> None:

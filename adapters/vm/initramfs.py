@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..candidate import CandidateError
 from ..compiler import CompilerError, find_compiler
-from .places import Kernel, digest
+from .places import Kernel, digest, remove_older
 from .run import run_logged
 
 __all__ = ["MODULES", "initramfs", "place", "sources"]
@@ -67,6 +67,7 @@ def _make(kernel: Kernel, path: Path, lock: int) -> None:
     run_logged("pack the initramfs", command, log, keep=(lock,))
     part.rename(path)
     shutil.rmtree(tree)
+    remove_older(path.parent, log)
 
 
 def _compile(target: Path, log: Path, lock: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -196,7 +197,7 @@ class Machine:
         deadline = time.monotonic() + _SAVE_SECONDS
         self._monitor.hear(deadline)
         self._command("qmp_capabilities", deadline)
-        self._command("migrate", deadline, uri=f"exec:cat >{path}")
+        self._command("migrate", deadline, uri=f"exec:cat >{shlex.quote(str(path))}")
         while True:
             answer = self._command("query-migrate", deadline)
             status = answer.get("status")

@@ -36,6 +36,7 @@ __all__ = [
     "fragment",
     "locked",
     "remove",
+    "remove_older",
     "root",
     "size_of",
 ]
@@ -195,6 +196,14 @@ def clean() -> None:
         kept = [folder for folder in folders if not remove(folder)]
     if kept:
         raise CandidateError(f"in use, and so not removed: {', '.join(map(str, kept))}")
+
+
+def remove_older(folder: Path, file: Path) -> None:
+    """Remove the files in a folder that are older than a file."""
+    newest = file.stat().st_mtime_ns
+    for path in folder.iterdir():
+        if path.stat().st_mtime_ns < newest:
+            path.unlink(missing_ok=True)
 
 
 def size_of(folder: Path) -> int:

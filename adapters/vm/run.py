@@ -22,6 +22,8 @@ _TAIL = 16 << 10
 class BuildError(CandidateError):
     """A step of a build that failed: which, where its log is, and the log's last lines."""
 
+    verbatim = True
+
 
 def run_logged(
     what: str,

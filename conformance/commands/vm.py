@@ -14,7 +14,6 @@ from rich.progress import Progress as Bar
 from adapters.vm.build import Progress, Report, build
 from adapters.vm.holder import boot_once
 from adapters.vm.places import NotBuiltError, clean, current, root, size_of
-from adapters.vm.run import BuildError
 from adapters.vm.spec import FLAVOURS
 
 from ..screen import Screen
@@ -40,22 +39,17 @@ def vm() -> None:
 )  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N",
               help="Processes that compile.  [default: one for each CPU]")  # fmt: skip
-def build_command(flavour: str, source: Path | None, jobs: int | None) -> int:
+def build_command(flavour: str, source: Path | None, jobs: int | None) -> None:
     """Build the kernel and the agent, unless they are there, and boot them once."""
     screen = Screen()
     start = time.monotonic()
-    try:
-        with _reported(screen, flavour) as report:
-            kernel = build(flavour, report, source=source, jobs=jobs or 0)
-            report(Progress("boot it once", 0))
-            boot_once(kernel)
-    except BuildError as error:
-        Screen(stderr=True).say(f"lastwriter: {error}")
-        return 2
+    with _reported(screen, flavour) as report:
+        kernel = build(flavour, report, source=source, jobs=jobs or 0)
+        report(Progress("boot it once", 0))
+        boot_once(kernel)
     record = kernel.record
     screen.say(f"{record.version}, {flavour}: ready after {time.monotonic() - start:.0f} s")
     screen.say(f"kept in {kernel.folder}")
-    return 0
 
 
 @contextmanager
