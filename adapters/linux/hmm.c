@@ -5,8 +5,13 @@
  *
  * A file is opened by the process that the device is attached to, which also does the immediate
  * operations.  Whoever else needs it takes it from there: the device's own process for jobs, and
- * the coordinator once the process has exited.  To close a file is slow, since the driver then
- * walks all of its memory, so the first process keeps its files for the next program.
+ * the coordinator once the process has exited.
+ *
+ * To close a file is slow, since the driver then walks all of its memory.  So a device without
+ * pages of the arena in its memory is detached without that: its process keeps the file for when
+ * it is attached again, the first process also for the next program.  Files that other processes
+ * have open at the end of a program are closed together when there are many, the driver's memory
+ * first.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +33,8 @@ enum { CHUNK = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 /* What the coordinator, or a process, asks of the device's own process. */
 enum { CALL_KEEP = 1, CALL_DROP };
 
+enum { OLD_FILES = 64 };
+
 /* The files of this process. */
 static struct {
     int fd; /* 0: none */
@@ -40,6 +47,17 @@ _Alignas(SMALL_PAGE) static uint8_t bounce[(CHUNK + 1) * SMALL_PAGE];
 static struct device *device_of(unsigned number)
 {
     return &mirror.control->devices[number];
+}
+
+/* ---- Commands ---- */
+
+/* 0 or an errno. */
+static int command(int fd, unsigned long code, char *at, size_t pages, void *data)
+{
+    struct hmm_command it = {
+        .address = (uintptr_t)at, .data = (uintptr_t)data, .pages = pages};
+
+    return ioctl(fd, code, &it) < 0 ? errno : 0;
 }
 
 /* ---- Files ---- */
@@ -108,20 +126,41 @@ static void drop(unsigned number)
         server_call(number, CALL_DROP);
 }
 
-/* ---- Commands ---- */
+/* Files of processes that are about to end. */
+static struct {
+    int fds[OLD_FILES];
+    unsigned char devices[OLD_FILES];
+    unsigned count;
+} old;
 
-/* 0 or an errno. */
-static int command(int fd, unsigned long code, char *at, size_t pages, void *data)
+static void close_old(void)
 {
-    struct hmm_command it = {
-        .address = (uintptr_t)at, .data = (uintptr_t)data, .pages = pages};
+    unsigned released = 0;
 
-    return ioctl(fd, code, &it) < 0 ? errno : 0;
+    while (old.count) {
+        unsigned last = --old.count, bit = 1u << old.devices[last];
+        if (!(released & bit))
+            command(old.fds[last], HMM_RELEASE, mirror.arena, 1, NULL);
+        released |= bit;
+        close(old.fds[last]);
+    }
 }
+
+/* Before the process that it belongs to ends, and closes it. */
+static void put_off_closing(unsigned number)
+{
+    if (old.count == OLD_FILES)
+        close_old();
+    old.devices[old.count] = (unsigned char)number;
+    old.fds[old.count++] = file_of(number);
+    held[number].fd = 0;
+}
+
+/* ---- Ranges, piece by piece ---- */
 
 typedef int (*chunk_function)(int fd, char *at, size_t pages);
 
-/* A range piece by piece, up to the first error. */
+/* Up to the first error. */
 static int each_chunk(int fd, const lw_operation *op, chunk_function act)
 {
     size_t pages = page_bytes(op->pages) / SMALL_PAGE;
@@ -229,7 +268,7 @@ static void do_write(const lw_operation *op, const uint8_t *words, lw_outcome *o
         fail(&span, pages, missing, outcome);
 }
 
-/* ---- Ranges ---- */
+/* ---- Operations on ranges ---- */
 
 static int read_in(int fd, char *at, size_t pages)
 {
@@ -385,14 +424,27 @@ void device_attach(const lw_operation *op, lw_outcome *outcome)
         held[number].fd = fd;
     }
     held[number].opened = ++device_of(number)->opened;
+    device_of(number)->owner = (uint8_t)mirror.self;
     offer(number);
+}
+
+static int has_pages(unsigned number)
+{
+    const lw_operation arena = {.pages = mirror.control->geometry.pages};
+
+    return pages_here(file_of(number), &arena) > 0;
 }
 
 /* The last to close the file brings the pages home. */
 void device_detach(const lw_operation *op, lw_outcome *outcome)
 {
+    struct device *device = device_of(op->device);
+
     (void)outcome;
-    drop(op->device);
+    if (mirror.self == COORDINATOR || has_pages(op->device)) {
+        drop(op->device);
+        device->owner = 0;
+    }
 }
 
 void device_register(const lw_operation *op, lw_outcome *outcome)
@@ -416,8 +468,13 @@ int device_start(void)
 void device_quiesce(void)
 {
     server_quiesce();
-    for (unsigned d = 0; d < DEVICES; d++)
+    for (unsigned d = 0; d < DEVICES; d++) {
+        unsigned owner = device_of(d)->owner;
+        if (owner > 1 || (owner == 1 && !process_alive(0)))
+            put_off_closing(d);
         drop(d);
+        device_of(d)->owner = 0;
+    }
 }
 
 void device_reset(void)
@@ -440,6 +497,8 @@ void device_leaving(void)
     for (unsigned d = 0; d < DEVICES; d++)
         if (device_of(d)->attached == mirror.self)
             server_call(d, CALL_KEEP);
+        else if (device_of(d)->owner == mirror.self)
+            device_of(d)->owner = 0;
 }
 
 /* ---- What it is ---- */

@@ -67,10 +67,12 @@ struct device {
     pid_t server;       /* a process of the device's own, or 0 */
     uint32_t asked;     /* how often anything was ever asked of it; also a futex */
     uint32_t call;      /* what it is to do beside jobs, or 0; also a futex */
-    uint32_t opened;    /* how often it was attached, for a device that is an open file */
-    pid_t holder;       /* of that file, and its number there */
+    /* For a device that is an open file: */
+    uint32_t opened; /* how often it was attached */
+    uint8_t owner;   /* the process that has it open for this, or 0 */
+    pid_t holder;    /* who others take it from, and its number there */
     int file;
-    uint8_t kept;       /* by the device's process, too */
+    uint8_t kept; /* by the device's process, too */
     struct job jobs[JOBS];
 };
 

@@ -21,7 +21,7 @@
 #define CHUNK (HUGE_PAGE / SMALL_PAGE)
 
 /* A bounded wait: KSM needs to see a page twice before it merges it. */
-enum { MERGE_SCANS = 4, MERGE_MILLISECONDS = 2000, MERGE_HASTE = 5 };
+enum { MERGE_SCANS = 3, MERGE_MILLISECONDS = 2000, MERGE_HASTE = 5 };
 
 /* An event that may have happened, and why not where it did not. */
 struct happening {
@@ -156,7 +156,7 @@ static long milliseconds(void)
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* A page is merged in the second scan that sees it. */
+/* A page is merged in the second scan that sees all of it, and one may be under way. */
 static void await_merge(long before)
 {
     struct timespec millisecond = {.tv_nsec = 1000000};
