@@ -1,5 +1,6 @@
 """For a checkout: makes the suite's plugin known where it is not installed, and examples steady."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ from conformance.backend import steady_choices
 # Where it is known already, this file may be met too late to name plugins.
 if "conformance.plugin" not in sys.modules:
     pytest_plugins = ["conformance.plugin"]
+
+# Tests of other things leave the machine's settings alone, though root may run them.
+os.environ.setdefault("LASTWRITER_SETTINGS", "keep")
 
 
 @pytest.fixture(autouse=True)

@@ -233,6 +233,10 @@ def _hold(spec: str, limits: Limits) -> Holder:
         from .vm.holder import MachineHolder  # noqa: PLC0415 (only for those who ask for one)
 
         return MachineHolder(spec, limits.start)
+    if reach_of(spec) is Reach.EXECUTABLE:
+        from .linux.holder import LinuxHolder  # noqa: PLC0415 (only for those who ask for one)
+
+        return LinuxHolder(lambda: _start(spec))
     return Holder(_start(spec))
 
 

@@ -205,6 +205,13 @@ void event_do(const lw_operation *op, lw_outcome *outcome);
 /* Why this event can never happen here, or NULL. */
 const char *event_lacks(unsigned kind);
 void event_notes(void);
+/* An event that may have happened, to how many pages, and why not where it did not. */
+struct happening {
+    unsigned hits;
+    int error;
+};
+/* Have KSM merge pages of a range, in process_merge.c. */
+void merge_pages(char *at, size_t size, struct happening *happening);
 
 /* ---- process_pages.c: needs mirror.pagemap, so only in a process ---- */
 
@@ -212,6 +219,8 @@ void event_notes(void);
 #define PAGE_PRESENT (1ull << 63)
 #define PAGE_OF_FILE (1ull << 61) /* or of shared anonymous memory */
 #define PAGE_FRAME ((1ull << 55) - 1) /* zero where hidden */
+/* Small pages that are looked at in one go. */
+#define CHUNK (HUGE_PAGE / SMALL_PAGE)
 
 /* The entries of `count` small pages; 0 or -1. */
 int pages_look(char *at, unsigned count, uint64_t *entries);

@@ -3,10 +3,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "process.h"
@@ -17,17 +15,6 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
-
-#define CHUNK (HUGE_PAGE / SMALL_PAGE)
-
-/* A bounded wait: KSM needs to see a page twice before it merges it. */
-enum { MERGE_SCANS = 3, MERGE_MILLISECONDS = 2000, MERGE_HASTE = 5 };
-
-/* An event that may have happened, and why not where it did not. */
-struct happening {
-    unsigned hits;
-    int error;
-};
 
 static void note_error(struct happening *happening, int error)
 {
@@ -119,76 +106,6 @@ static void migrate(char *at, struct happening *happening)
     note_error(happening, EAGAIN);
 }
 
-/* ---- Merge ---- */
-
-static long merged(void)
-{
-    return read_number("/proc/self/ksm_merging_pages");
-}
-
-static long scans(void)
-{
-    return read_number("/sys/kernel/mm/ksm/full_scans");
-}
-
-/* Whether there is anything in the range that KSM may take. */
-static int has_anonymous(char *at, size_t size)
-{
-    uint64_t entries[CHUNK];
-
-    for (size_t done = 0; done < size; done += sizeof(entries) / sizeof(*entries) * SMALL_PAGE) {
-        size_t left = (size - done) / SMALL_PAGE;
-        unsigned count = left < CHUNK ? (unsigned)left : CHUNK;
-        if (pages_look(at + done, count, entries) < 0)
-            return 0;
-        for (unsigned i = 0; i < count; i++)
-            if ((entries[i] & (PAGE_PRESENT | PAGE_OF_FILE)) == PAGE_PRESENT)
-                return 1;
-    }
-    return 0;
-}
-
-static long milliseconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* A page is merged in the second scan that sees all of it, and one may be under way. */
-static void await_merge(long before)
-{
-    struct timespec millisecond = {.tv_nsec = 1000000};
-    long begin = milliseconds(), last = scans() + MERGE_SCANS, spent;
-
-    while (merged() <= before && scans() < last) {
-        spent = milliseconds() - begin;
-        if (spent >= MERGE_MILLISECONDS)
-            return;
-        /* Where KSM never rests, giving way is faster than to sleep. */
-        if (spent < MERGE_HASTE)
-            sched_yield();
-        else
-            nanosleep(&millisecond, NULL);
-    }
-}
-
-static void merge(char *at, size_t size, struct happening *happening)
-{
-    long before = merged();
-
-    if (before < 0 || !has_anonymous(at, size)) {
-        note_error(happening, before < 0 ? ENOSYS : ENODATA);
-    } else if (madvise(at, size, MADV_MERGEABLE) < 0) {
-        note_error(happening, errno);
-    } else {
-        await_merge(before);
-        happening->hits = merged() > before;
-        note_error(happening, EAGAIN);
-    }
-}
-
 /* ---- All of them ---- */
 
 static void happen(const lw_operation *op, unsigned page, struct happening *happening)
@@ -220,7 +137,7 @@ void event_do(const lw_operation *op, lw_outcome *outcome)
     if (op->kind == LW_RECLAIM)
         files_clean();
     if (op->kind == LW_MERGE)
-        merge(page_address(op->page), page_bytes(op->pages), &happening);
+        merge_pages(page_address(op->page), page_bytes(op->pages), &happening);
     else
         for (unsigned i = 0; i < op->pages; i++)
             happen(op, op->page + i, &happening);
@@ -250,6 +167,8 @@ static const char *merge_lacks(void)
 
     if (run < 0)
         return "this kernel has no KSM";
+    if (geteuid() != 0)
+        return "without frame numbers, which are for root, nothing tells what KSM has merged";
     return run == 1 ? NULL : "KSM is off (/sys/kernel/mm/ksm/run is not 1)";
 }
 

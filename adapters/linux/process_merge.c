@@ -1,0 +1,113 @@
+/*
+ * Having KSM merge pages: each gets a twin elsewhere with the same contents, which is all that it
+ * takes, and is merged with it if both are in the same frame afterwards.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "process.h"
+
+/* A bounded wait: KSM needs to see a page twice before it merges it. */
+enum { SCANS = 6, WAITS = 5000, NANOSECONDS = 200000 };
+
+struct twins {
+    char *pages, *copies;
+    unsigned count;
+    uint8_t made[CHUNK];
+};
+
+static long scans(void)
+{
+    return read_number("/sys/kernel/mm/ksm/full_scans");
+}
+
+static void make_twin(struct twins *twins, unsigned i)
+{
+    struct iovec from = {twins->pages + i * SMALL_PAGE, SMALL_PAGE};
+    struct iovec to = {twins->copies + i * SMALL_PAGE, SMALL_PAGE};
+
+    /* By a system call, which a page without rights makes fail. */
+    twins->made[i] = process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)SMALL_PAGE;
+}
+
+/* Of the pages that KSM may take: how many there are, or -1 with errno. */
+static int make_twins(struct twins *twins)
+{
+    uint64_t entries[CHUNK];
+    int made = 0;
+
+    if (pages_look(twins->pages, twins->count, entries) < 0)
+        return -1;
+    for (unsigned i = 0; i < twins->count; i++) {
+        if (!(entries[i] & PAGE_PRESENT) || entries[i] & PAGE_OF_FILE)
+            continue;
+        make_twin(twins, i);
+        made += twins->made[i];
+    }
+    return madvise(twins->copies, twins->count * SMALL_PAGE, MADV_MERGEABLE) < 0 ? -1 : made;
+}
+
+static unsigned merged_now(const struct twins *twins)
+{
+    uint64_t pages[CHUNK], copies[CHUNK];
+    unsigned merged = 0;
+
+    if (pages_look(twins->pages, twins->count, pages) < 0 ||
+        pages_look(twins->copies, twins->count, copies) < 0)
+        return 0;
+    for (unsigned i = 0; i < twins->count; i++)
+        merged += twins->made[i] && pages[i] & copies[i] & PAGE_PRESENT && pages[i] & PAGE_FRAME &&
+                  (pages[i] & PAGE_FRAME) == (copies[i] & PAGE_FRAME);
+    return merged;
+}
+
+/* How many were merged when all were, or KSM has had its chance. */
+static unsigned await_merge(const struct twins *twins, unsigned all)
+{
+    struct timespec pause = {.tv_nsec = NANOSECONDS};
+    long last = scans() + SCANS;
+    unsigned merged = 0;
+
+    for (int i = 0; i < WAITS; i++) {
+        int over = scans() >= last;
+        merged = merged_now(twins);
+        if (over || merged == all)
+            break;
+        nanosleep(&pause, NULL);
+    }
+    return merged;
+}
+
+static void merge_twins(struct twins *twins, struct happening *happening)
+{
+    int made = make_twins(twins);
+
+    happening->error = made < 0 ? errno : made ? EAGAIN : ENODATA;
+    if (made > 0)
+        happening->hits = await_merge(twins, (unsigned)made);
+}
+
+void merge_pages(char *at, size_t size, struct happening *happening)
+{
+    struct twins twins = {.pages = at, .count = CHUNK};
+
+    if (madvise(at, size, MADV_MERGEABLE) < 0) {
+        happening->error = errno;
+        return;
+    }
+    if (size / SMALL_PAGE < CHUNK)
+        twins.count = (unsigned)(size / SMALL_PAGE);
+    size = twins.count * SMALL_PAGE;
+    twins.copies = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (twins.copies == MAP_FAILED) {
+        happening->error = errno;
+        return;
+    }
+    merge_twins(&twins, happening);
+    munmap(twins.copies, size);
+}
