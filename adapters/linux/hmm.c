@@ -28,7 +28,7 @@
 const unsigned disk_files = 0;         /* the machine has no disk */
 const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
 
-enum { CHUNK = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
+enum { COMMAND_PAGES = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 
 /* What the coordinator, or a process, asks of the device's own process. */
 enum { CALL_KEEP = 1, CALL_DROP };
@@ -42,7 +42,7 @@ static struct {
 } held[DEVICES];
 
 /* One page more, for an access that is not aligned to pages. */
-_Alignas(SMALL_PAGE) static uint8_t bounce[(CHUNK + 1) * SMALL_PAGE];
+_Alignas(SMALL_PAGE) static uint8_t bounce[(COMMAND_PAGES + 1) * SMALL_PAGE];
 
 static struct device *device_of(unsigned number)
 {
@@ -167,8 +167,8 @@ static int each_chunk(int fd, const lw_operation *op, chunk_function act)
     char *at = page_address(op->page);
     int error = 0;
 
-    for (size_t done = 0; done < pages && !error; done += CHUNK) {
-        size_t now = pages - done < CHUNK ? pages - done : CHUNK;
+    for (size_t done = 0; done < pages && !error; done += COMMAND_PAGES) {
+        size_t now = pages - done < COMMAND_PAGES ? pages - done : COMMAND_PAGES;
         error = act(fd, at + done * SMALL_PAGE, now);
     }
     return error;
