@@ -9,45 +9,64 @@ from random import Random
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from reference.operations import ACCESSES, Kind
+from reference.operations import ACCESSES, Flag, Kind
 from reference.program import Program
 from reference.schedule import ENGINE, PLAIN, Injection, Schedule, Switch, actor_of
 
 from .generate import Plan, with_sweep
-from .generate.strategies import program_seed
+from .meetings import meetings
 from .reduce.places import places
 
 __all__ = ["CHOICES", "SCHEDULES", "short_sweep", "switch_choices", "under_schedules"]
 
-_RANDOM_INTERVALS = (2, 5, 20)
+_AIMS = 2
+"""Schedules of each program that are aimed at its meetings, besides the drawn one."""
+_RANDOM_INTERVALS = (2, 5)
 _PCT_DEPTHS = (1, 2, 3)
-_FAILURES = (("trylock", 1), ("trylock", 2), ("allocation", 3), ("copy", 2), ("wait", 1))
-"""Sites where failures are injected, with the number of times of which one fails."""
-SCHEDULES = 2 + len(_RANDOM_INTERVALS) + len(_PCT_DEPTHS) + 1
+_MOVES = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM})
+SCHEDULES = 2 + _AIMS + len(_RANDOM_INTERVALS) + 3
 """Schedules of each program."""
 _SWITCHES = 4
 """Switches that are drawn for a program at most."""
 _POINTS = 24
 """Protocol points of one operation that are drawn from; few have more."""
 _PACKED = 3
-"""Bytes of a drawn switch: operation, point, who runs on."""
+"""Bytes of a drawn switch: operation or meeting, point, who runs on or where to come back."""
+_AIMED = 208
+"""In 256ths, the drawn switches that are aimed at a meeting."""
 CHOICES = _SWITCHES * _PACKED
 """Bytes that switches are drawn from at most."""
 
 
 def under_schedules(program: Program, choices: bytes) -> Iterator[Program]:
     """A program under each of its schedules, which follow from its seed and the choices."""
-    yield replace(program, schedule=PLAIN)
-    yield replace(program, schedule=Schedule(_drawn(program, choices)))
-    strategies = [("random", interval) for interval in _RANDOM_INTERVALS]
-    strategies += [("pct", depth) for depth in _PCT_DEPTHS]
-    for number, (strategy, depth) in enumerate(strategies):
-        seed = program_seed(program.seed, number)
-        yield replace(program, schedule=Schedule(strategy=strategy, seed=seed, depth=depth))
-    random = Random(program_seed(program.seed, len(strategies)))
-    site, times = random.choice(_FAILURES)
-    failure = Injection(site, random.randint(1, times))
-    yield replace(program, schedule=Schedule(_drawn(program, choices), injections=(failure,)))
+    random = Random(program.seed)
+    aims = [choices, *(_choices(random) for _ in range(_AIMS))]
+    schedules = [PLAIN, *(Schedule(_drawn(program, aim)) for aim in aims)]
+    for interval in _RANDOM_INTERVALS:
+        schedules.append(Schedule(strategy="random", seed=random.getrandbits(64), depth=interval))
+    depth = random.choice(_PCT_DEPTHS)
+    schedules.append(Schedule(strategy="pct", seed=random.getrandbits(64), depth=depth))
+    for switches in ((), _drawn(program, _choices(random))):
+        schedules.append(Schedule(switches, injections=(_failure(program, random),)))
+    for schedule in schedules:
+        yield replace(program, schedule=schedule)
+
+
+def _failure(program: Program, random: Random) -> Injection:
+    """A failure of something that the program is likely to ask for."""
+    sites = [("allocation", 3), ("wait", 1)]
+    if any(each.kind in _MOVES for each in program.operations):
+        sites += [("copy", 4), ("copy", 2), ("allocation", 4)]
+    if any(each.flags & Flag.NONBLOCK for each in program.operations):
+        sites += [("trylock", 2), ("trylock", 1)]
+    site, times = random.choice(sites)
+    return Injection(site, random.randint(1, times))
+
+
+def _choices(random: Random) -> bytes:
+    """The same as `switch_choices` draws."""
+    return random.randbytes(_PACKED * random.randint(1, _SWITCHES))
 
 
 def switch_choices() -> SearchStrategy[bytes]:
@@ -58,18 +77,26 @@ def switch_choices() -> SearchStrategy[bytes]:
 
 
 def _drawn(program: Program, choices: bytes) -> tuple[Switch, ...]:
-    others = _actors(program)
-    switches = {}
+    """Mostly switches to whoever would meet the interrupted actor, else to anybody."""
+    places = meetings(program)
+    switches: dict[tuple[int, int, int], Switch] = {}
     for at in range(0, len(choices) - _PACKED + 1, _PACKED):
-        place, point, to = choices[at : at + _PACKED]
-        index = place % len(program)
-        operation = program.operations[index]
-        actor = actor_of(operation)
-        if operation.kind == Kind.SUBMIT and place & 1:
-            actor = ENGINE + operation.device
-        where = actor, index, 1 + point % _POINTS
-        switches[where] = Switch(*where, others[to % len(others)])
+        place, there, back = choices[at : at + _PACKED]
+        if places and place < _AIMED:
+            drawn = [*places[place * len(places) // _AIMED].switches(there, back)]
+        else:
+            drawn = [_anywhere(program, place, there, back)]
+        switches |= {switch[:3]: switch for switch in drawn}
     return tuple(sorted(switches.values()))
+
+
+def _anywhere(program: Program, place: int, point: int, to: int) -> Switch:
+    index = place % len(program)
+    operation, others = program.operations[index], _actors(program)
+    actor = actor_of(operation)
+    if operation.kind == Kind.SUBMIT and place & 1:
+        actor = ENGINE + operation.device
+    return Switch(actor, index, 1 + point % _POINTS, others[to % len(others)])
 
 
 def _actors(program: Program) -> list[int]:

@@ -41,6 +41,8 @@ SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
+_SCENES = 144
+"""In 256ths, the scheduled programs that begin with a meeting of two actors."""
 _OFTENER = {Kind.INVALIDATE: 4, Kind.EXIT: 6, Kind.FORK: 2}
 """Kinds that say more about a protocol than about contents."""
 
@@ -121,7 +123,7 @@ def _scheduled_plan(description: Description, model: Sync, shard: Shard) -> Plan
     profile = Profile.for_candidate(description, geometry, model, shard.profile)
     weights = {kind: weight * _OFTENER.get(kind, 1) for kind, weight in profile.weights.items()}
     profile = replace(profile, weights=weights)
-    return Plan(description, geometry, model, profile, _LONG if long else _SHORT)
+    return Plan(description, geometry, model, profile, _LONG if long else _SHORT, _SCENES)
 
 
 def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool]) -> None:

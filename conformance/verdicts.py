@@ -57,7 +57,7 @@ def results(
     `untested` says of rules why this run cannot put them to the test.
     """
     expectations = set(expected)
-    lacking = missing(exercised, model) if description.schedules else []
+    lacking = missing(exercised, model, description.operations) if description.schedules else []
     return [
         _result(
             rule,

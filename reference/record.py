@@ -31,7 +31,7 @@ class What(enum.IntEnum):
     INSERT = 9  # subscription, device, space, first, end, sequence (0: a list notifier)
     REMOVE = 10  # subscription: removal begins
     REMOVED = 11  # subscription: no callback will run any more
-    RELEASE = 12  # space: its last user is gone
+    RELEASE = 12  # space, first page, state of each page: its last user is gone
     READ_BEGIN = 13  # subscription, sequence
     READ_RETRY = 14  # subscription, sequence asked about, answer
     SET_SEQUENCE = 15  # subscription, sequence
@@ -46,7 +46,7 @@ class What(enum.IntEnum):
     FLUSH = 24  # device, first, end: the TLB forgets translations; accesses end before it returns
     DMA_MAP = 25  # device, DMA address, frame
     DMA_UNMAP = 26  # device, DMA address
-    PIN = 27  # frame, long term
+    PIN = 27  # frame, long term, space, page
     UNPIN = 28  # frame
     GET = 29  # frame: a reference that a driver took
     PUT = 30  # frame: a reference that a driver dropped

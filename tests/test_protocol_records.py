@@ -208,7 +208,7 @@ def test_no_right_outlives_its_loss(rights: str, rule: str) -> None:
 
 def test_the_end_of_a_process_finds_no_translation() -> None:
     end: list[Step] = [
-        (CPU, What.RELEASE, 0),
+        (CPU, What.RELEASE, 0, 0, "pppppppp"),
         (CPU, What.CHANGE, 0, 0, 8, int(Event.UNMAP), ""),
     ]
     assert broken([*MAPPED, *end]) == "L2"
@@ -247,7 +247,7 @@ def test_exclusive_pages_are_mapped_in_a_read_section_that_began_before() -> Non
 
 REGION: list[Step] = [
     (DRIVER, What.ATTACH, 0, 0, 0),
-    (DRIVER, What.PIN, 5, 1),
+    (DRIVER, What.PIN, 5, 1, 0, 3),
     (DRIVER, What.DMA_MAP, 0, 1, 5),
     (DRIVER, What.DEVICE_MAP, 0, 1, 3, 1, 1),
 ]
@@ -277,8 +277,14 @@ def test_what_is_counted() -> None:
     assert exercised["I12/CLEAR/blockable/present"] == 1
     assert not exercised["I12/CLEAR/blockable/hole"], "the device had nothing of that page"
     assert count(exercised, "I12/*/blockable/*") == 1
-    assert "I12/CLEAR/blockable/present" not in missing(exercised, Sync.FAULTING)
-    assert "I12/UNMAP/blockable/present" in missing(exercised, Sync.FAULTING)
+    lacking = missing(exercised, Sync.FAULTING, {"map", "exclusive"})
+    assert "I12/CLEAR/blockable/present" not in lacking
+    assert "I12/UNMAP/blockable/present" in lacking
+    assert "I12/UNMAP/blockable/exclusive" in lacking
+    assert "I12/UNMAP/blockable/device" not in lacking, "its device has no memory"
+    assert "I12/CLEAR/blockable/hole" in lacking
+    exercised["H1"] = 0
+    assert "I12/CLEAR/blockable/hole" not in missing(exercised, Sync.FAULTING, {"map"})
 
 
 def test_coverage_names_rules_that_exist() -> None:

@@ -30,6 +30,8 @@ class Plan:
     model: Sync
     profile: Profile
     max_operations: int = 100
+    scenes: int = 0
+    """In 256ths, the programs that begin with a scene; see `scenes`."""
     tables: dict[int, tuple[Kind, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

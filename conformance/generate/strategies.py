@@ -16,6 +16,8 @@ from reference.program import Program
 from .choose import choose
 from .closing import closing
 from .plan import Plan
+from .scenes import CHOICES as SCENE_CHOICES
+from .scenes import Step, scene, take
 from .sketch import Sketch
 
 __all__ = [
@@ -34,12 +36,14 @@ _SHORT = 0.1
 # Bytes are drawn evenly by every backend and shrink one by one; Hypothesis' integers are mostly
 # small, which would leave the upper fields of a packed one at zero.
 _OPERATION = st.binary(min_size=1 + _PACKED, max_size=1 + _PACKED)
+_SCENE = st.binary(min_size=1 + SCENE_CHOICES, max_size=1 + SCENE_CHOICES)
 
 
 def programs(plan: Plan, *, sweep: bool = False) -> SearchStrategy[Program]:
     """Programs for a candidate, with a closing sweep if asked for.
 
-    One choice is the length; then each operation takes one, its first byte the kind.
+    One choice is the length, and one the scene if there may be one; then each operation takes
+    one, its first byte the kind.
     """
     longest = plan.max_operations
     lengths = st.integers(1, longest + longest // 4).map(lambda length: min(length, longest))
@@ -50,16 +54,29 @@ def programs(plan: Plan, *, sweep: bool = False) -> SearchStrategy[Program]:
 def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], sweep: bool) -> Program:
     sketch = Sketch(plan)
     operations: list[Operation] = []
-    for _ in range(draw(lengths)):
+    steps = _steps(plan, draw(_SCENE)) if plan.scenes else ()
+    for number in range(max(draw(lengths), len(steps))):
         choice = draw(_OPERATION)
         # Kind zero leaves the operation out: the shrinker drops one by changing one choice.
-        if choice[0]:
-            operation = choose(sketch, choice[0], int.from_bytes(choice[1:], "little"))
+        operation = _operation(sketch, steps[number : number + 1], choice) if choice[0] else None
+        if operation is not None:
             sketch.add(operation)
             operations.append(operation)
     if sweep:
         operations += closing(sketch)
     return Program(tuple(operations), plan.geometry, plan.model)
+
+
+def _steps(plan: Plan, choice: bytes) -> tuple[Step, ...]:
+    """The steps of the scene that a program begins with, if it begins with one."""
+    return scene(plan, choice[1:]) if choice[0] >= 256 - plan.scenes else ()
+
+
+def _operation(sketch: Sketch, step: tuple[Step, ...], choice: bytes) -> Operation | None:
+    """The operation for a step, or whichever is called for if there is none."""
+    if step:
+        return take(sketch, step[0], choice)
+    return choose(sketch, choice[0], int.from_bytes(choice[1:], "little"))
 
 
 def random_programs(plan: Plan, seed: int, *, sweep: bool = False) -> Iterator[Program]:
@@ -84,11 +101,14 @@ def program_from_seed(plan: Plan, seed: int, *, sweep: bool = False) -> Program:
     random = Random(seed)
     sketch = Sketch(plan)
     operations: list[Operation] = []
-    for _ in range(_random_length(random, plan.max_operations)):
-        bits = random.getrandbits(8 + 8 * _PACKED)
-        operation = choose(sketch, bits, bits >> 8)
-        sketch.add(operation)
-        operations.append(operation)
+    length = _random_length(random, plan.max_operations)
+    steps = _steps(plan, random.randbytes(1 + SCENE_CHOICES)) if plan.scenes else ()
+    for number in range(max(length, len(steps))):
+        choice = random.getrandbits(8 + 8 * _PACKED).to_bytes(1 + _PACKED, "little")
+        operation = _operation(sketch, steps[number : number + 1], choice)
+        if operation is not None:
+            sketch.add(operation)
+            operations.append(operation)
     if sweep:
         operations += closing(sketch)
     return Program(tuple(operations), plan.geometry, plan.model, seed)

@@ -353,9 +353,10 @@ class Subscriptions:
 
     def release(self) -> None:
         """`__mmu_notifier_release`: interval subscriptions first, then the list (L3, I16)."""
-        self._host.record(What.RELEASE, self._mm.number)
+        range_ = self._host.new_range(self._mm, 0, ULONG_MAX, Event.RELEASE)
+        first, _ = self._host.pages_of(range_)
+        self._host.record(What.RELEASE, self._mm.number, first, self._states(range_))
         if self.has_intervals:
-            range_ = self._host.new_range(self._mm, 0, ULONG_MAX, Event.RELEASE)
             self._start_intervals(range_)
             self._end_intervals()
         with self._walking() as notifiers:

@@ -35,10 +35,10 @@ def pin_user_pages(
                 break
             host.tasks.give_way("pin_user_pages")
     pinned = [frame for frame in frames if frame is not None]
-    for frame in pinned:
+    for slot, frame in zip(slots, pinned, strict=True):
         frame.pins += 1
         frame.pool.get(frame)
-        host.record(What.PIN, frame.number, int(longterm))
+        host.record(What.PIN, frame.number, int(longterm), mm.number, slot)
     host.tasks.task.granted = len(host.history)
     return [frame.number for frame in pinned]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
@@ -10,8 +11,8 @@ from reference.record import Entry, What
 from reference.syncmodels import Sync
 
 from .checker import Checker, pages
-from .state import PROTECTING, Call, Mirror, Open, Place, Subscription
-from .violation import Breach
+from .state import PROTECTING, Call, Mirror, Open, Place, State, Subscription
+from .violation import Breach, Profile
 
 __all__ = ["Brackets"]
 
@@ -27,10 +28,22 @@ class Brackets(Checker):
         What.CHANGE: "change",
         What.FINISH: "finish",
         What.SLEEP: "sleep",
-        What.BLOCK: "sleep",
+        What.BLOCK: "block",
         What.DEVICE_MAP: "device_map",
+        What.READ_BEGIN: "read_begin",
         What.READ_RETRY: "read_retry",
+        What.PIN: "pin",
+        What.UNPIN: "unpin",
     }
+
+    def __init__(
+        self, state: State, model: Sync, profile: Profile, exercised: Counter[str]
+    ) -> None:
+        super().__init__(state, model, profile, exercised)
+        self._open_at_sleep: dict[int, list[Open]] = {}
+        """By actor, the ranges that were open when it last went to sleep."""
+        self._pinned: dict[tuple[int, int], tuple[int, int]] = {}
+        """By actor and frame: address space and slot of what was pinned, and not mapped since."""
 
     # Exercise
 
@@ -67,6 +80,7 @@ class Brackets(Checker):
     # Sleep (B2, B6)
 
     def sleep(self, _index: int, entry: Entry) -> None:
+        self._open_at_sleep.pop(entry.actor, None)
         call = self.state.call(entry.actor)
         if call is not None and not call.range.blockable:
             rule = "B2" if call.subscription.listed else "B6"
@@ -107,8 +121,8 @@ class Brackets(Checker):
             raise Breach(
                 rule, f"the callback for {call.range} refused, but holds {self.names(kept)}"
             )
-        for exercised in (rule, "B7") if call.subscription.listed else (rule,):
-            self.count(*call.range.cells(exercised, call.mapped))
+        for exercised in (rule, "B7", "B8") if call.subscription.listed else (rule, "B9"):
+            self.count(*call.range.cells(exercised))
 
     def _count_returned(self, call: Call, mirror: Mirror) -> None:
         """What the driver had to drop is what puts it to the test."""
@@ -179,7 +193,7 @@ class Brackets(Checker):
         if range_ is None:
             return
         if answer:
-            self._count_aborted(range_)
+            self.count(*range_.cells("B10"), *range_.cells("B12"))
             return
         if not range_.called:
             return
@@ -195,16 +209,6 @@ class Brackets(Checker):
 
     def _called(self, range_: Open) -> list[int]:
         return [number for number in range_.called if number in self.state.subscriptions]
-
-    def _count_aborted(self, range_: Open) -> None:
-        rules = ["B10", "B12"]
-        listed = [self.state.subscriptions[each].listed for each in self._called(range_)]
-        if True in listed:
-            rules.append("B8")
-        if False in listed:
-            rules.append("B9")
-        for rule in rules:
-            self.count(*range_.cells(rule))
 
     # Page table changes
 
@@ -244,6 +248,8 @@ class Brackets(Checker):
         mirror = self.state.mirror(device)
         if not self.invalidated or mirror.space is None:
             return
+        place = mirror.space, slot
+        self._pinned = {key: pinned for key, pinned in self._pinned.items() if pinned != place}
         for range_ in self.state.ranges.values():
             inside = range_.space == mirror.space and range_.first <= slot < range_.end
             if inside and not range_.aborted and not range_.is_own(mirror):
@@ -259,9 +265,33 @@ class Brackets(Checker):
 
     def read_retry(self, _index: int, entry: Entry) -> None:
         """A check that sends the driver back has kept it from mapping what was invalidated."""
-        subscription = self.state.subscriptions.get(int(entry.arguments[0]))
-        if subscription is None or not entry.arguments[2]:
-            return
-        for range_ in self.state.ranges.values():
-            if subscription.number in range_.called:
+        if entry.arguments[2]:
+            self._count_kept_off(int(entry.arguments[0]))
+
+    def block(self, index: int, entry: Entry) -> None:
+        self.sleep(index, entry)
+        # Who sleeps may be about to begin a read section: which ranges keep it off is known now.
+        self._open_at_sleep[entry.actor] = [*self.state.ranges.values()]
+
+    def read_begin(self, _index: int, entry: Entry) -> None:
+        """A read section that had to wait for its begin."""
+        number = int(entry.arguments[0])
+        self._count_kept_off(number, self._open_at_sleep.pop(entry.actor, ()))
+
+    def pin(self, _index: int, entry: Entry) -> None:
+        frame, _longterm, space, slot = map(int, entry.arguments)
+        self._pinned[entry.actor, frame] = space, slot
+
+    def unpin(self, _index: int, entry: Entry) -> None:
+        """The same for a driver that pins what it maps: it lets a page go unmapped."""
+        space, slot = self._pinned.pop((entry.actor, int(entry.arguments[0])), (-1, -1))
+        ranges = [each for each in self.state.ranges.values() if slot in each]
+        for subscription in self.state.subscriptions.values():
+            if ranges and subscription.listed and subscription.space == space:
+                self._count_kept_off(subscription.number, ranges)
+
+    def _count_kept_off(self, subscription: int, ranges: Iterable[Open] | None = None) -> None:
+        """Count the ranges, of these or all, that now keep a subscription's pages unmapped."""
+        for range_ in self.state.ranges.values() if ranges is None else ranges:
+            if subscription in range_.called:
                 self.count(*range_.cells("S2"))

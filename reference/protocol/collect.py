@@ -11,7 +11,7 @@ from reference.record import Entry, What
 from reference.syncmodels import Sync
 
 from .checker import Checker
-from .state import Mirror, State, Subscription
+from .state import Invalidation, Mirror, State, Subscription
 from .violation import Breach, Profile
 
 __all__ = ["Collect"]
@@ -82,6 +82,7 @@ class Collect(Checker):
 
     HANDLES: ClassVar[Mapping[What, str]] = {
         What.BEGIN: "begin",
+        What.CHANGE: "change",
         What.READ_BEGIN: "read_begin",
         What.READ_RETRY: "read_retry",
         What.UNLOCK: "unlock",
@@ -100,6 +101,8 @@ class Collect(Checker):
     ) -> None:
         super().__init__(state, model, profile, exercised)
         self._lookups: defaultdict[int, Lookups] = defaultdict(Lookups)
+        self._changes: defaultdict[int, list[Invalidation]] = defaultdict(list)
+        """By address space, when entries of the CPU changed."""
 
     def begin(self, _index: int, entry: Entry) -> None:
         self._lookups.pop(entry.actor, None)
@@ -117,16 +120,35 @@ class Collect(Checker):
             section.answer = bool(entry.arguments[2])
             section.locks = self.held(entry)
 
-        if section is not None and section.answer:
-            subscription = self.state.subscriptions.get(section.subscription)
-            heard = subscription.heard if subscription is not None else []
-            needed = any(
-                told.entry > section.entry
-                and told.first < lookups.slots.stop
-                and lookups.slots.start < told.end
-                for told in heard
-            )
-            self.count("I9" if needed else "I10")
+        subscription = self.state.subscriptions.get(int(entry.arguments[0]))
+        if section is not None and section.answer and subscription is not None:
+            told = [
+                each
+                for each in subscription.heard
+                if each.entry > section.entry
+                and each.first < lookups.slots.stop
+                and lookups.slots.start < each.end
+            ]
+            if told:
+                self.count("I9")
+            if self._is_needless(section, subscription.space, lookups.slots, told):
+                self.count("I10")
+
+    def _is_needless(
+        self, section: Section, space: int, slots: range, told: list[Invalidation]
+    ) -> bool:
+        """Whether nothing of what was looked up has changed, or still may."""
+        under_way = any(each.range in self.state.ranges for each in told)
+        return not under_way and not any(
+            changed.entry > section.entry
+            and changed.first < slots.stop
+            and slots.start < changed.end
+            for changed in self._changes[space]
+        )
+
+    def change(self, index: int, entry: Entry) -> None:
+        space, first, end = map(int, entry.arguments[:3])
+        self._changes[space].append(Invalidation(index, 0, first, end))
 
     def unlock(self, _index: int, entry: Entry) -> None:
         lookups = self._lookups.get(entry.actor)

@@ -86,6 +86,7 @@ class Invalidation(NamedTuple):
     """A callback that has returned with success."""
 
     entry: int
+    range: int
     first: int
     end: int
 
@@ -196,8 +197,8 @@ class State:
         """By actor: locks of drivers, each with whether it is held shared."""
         self.pins: Counter[int] = Counter()
         self.references: Counter[int] = Counter()
-        self.dead: set[int] = set()
-        """Address spaces whose last user is gone."""
+        self.dead: dict[int, str] = {}
+        """Address spaces whose last user is gone, with what each page was like then."""
 
     def mirror(self, device: int) -> Mirror:
         found = self.mirrors.get(device)
@@ -228,8 +229,8 @@ class State:
         """The range of a callback: one that was never started tells of the end of the process."""
         found = self.ranges.get(number)
         if found is None:
-            space, end = subscription.space, subscription.end
-            found = Open(number, space, subscription.first, end, Event.RELEASE, -1, True, "")
+            space, states = subscription.space, self.dead.get(subscription.space, "")
+            found = Open(number, space, 0, subscription.end, Event.RELEASE, -1, True, states)
         return found
 
     def _callback(self, _index: int, actor: int, number: int, range_: int, sequence: int) -> None:
@@ -253,7 +254,7 @@ class State:
         range_.called.add(subscription.number)
         subscription.released |= range_.event == Event.RELEASE and range_.space in self.dead
         if not range_.is_own(self.mirror(subscription.device)):
-            subscription.heard.append(Invalidation(index, range_.first, range_.end))
+            subscription.heard.append(Invalidation(index, range_.number, range_.first, range_.end))
 
     def _started(self, _index: int, _actor: int, number: int, answer: int) -> None:
         if answer:
@@ -289,13 +290,13 @@ class State:
             call.sequence_set = True
             call.touched = call.touched or "the sequence"
 
-    def _release(self, _index: int, _actor: int, space: int) -> None:
-        self.dead.add(space)
+    def _release(self, _index: int, _actor: int, space: int, first: int, states: str) -> None:
+        self.dead[space] = "-" * first + states
 
     def _attach(self, _index: int, _actor: int, device: int, space: int, owner: int) -> None:
         mirror = self.mirror(device)
         mirror.space, mirror.owner = space, owner
-        self.dead.discard(space)
+        self.dead.pop(space, None)
 
     def _detach(self, _index: int, _actor: int, device: int) -> None:
         self.mirror(device).space = None
@@ -373,7 +374,7 @@ class State:
 
     # Frames
 
-    def _pin(self, _index: int, _actor: int, frame: int, _longterm: int) -> None:
+    def _pin(self, _index: int, _actor: int, frame: int, *_rest: int) -> None:
         self.pins[frame] += 1
 
     def _unpin(self, _index: int, actor: int, frame: int) -> None:
