@@ -37,7 +37,7 @@ def test_the_rules_are_given_in_advance() -> None:
 @pytest.mark.parametrize(("name", "rule"), CONTROLS.items())
 def test_it_fails_by_that_rule_alone(name: str, rule: str, tmp_path: Path) -> None:
     check_available(name)
-    done = lastwriter(tmp_path, "certify", f"linux:{name}", "--seed", "7", "--programs", "40")
+    done = lastwriter(tmp_path, "certify", f"linux:{name}", "--seed", "7", "--programs", "12")
     assert (done.status, done.errors) == (1, ""), done.out
     failed = {each.rule for each in done.certificate.rules if each.verdict is Verdict.FAIL}
     assert failed == {rule}

