@@ -9,6 +9,12 @@
  *
  * each answered by one line, "ok" or "error: TEXT" where nothing else is said.  A child that
  * breaks down takes the machine with it: the client is told so first.
+ *
+ * Parameters of the kernel's command line:
+ *
+ *     lastwriter.mirror=NAME   which mirror is to be served, "hmm" unless said otherwise
+ *     lastwriter.nodes=1       hmm: both devices are one to the driver
+ *     lastwriter.merge=off     no merging of pages of equal contents
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -105,7 +111,6 @@ static void set_all(void)
     set("/sys/kernel/mm/ksm/pages_to_scan", "5000");
     set("/sys/kernel/mm/ksm/sleep_millisecs", "0");
     set("/sys/kernel/mm/ksm/smart_scan", "0");
-    set("/sys/kernel/mm/ksm/run", "1");
 }
 
 /* The value of a parameter of the kernel's command line, or nothing. */
@@ -408,14 +413,17 @@ static int watch_signals(void)
 
 static void prepare(void)
 {
-    char nodes[8] = "";
+    char nodes[8] = "", merge[8] = "";
 
     mount_all();
     find_parameter("lastwriter.mirror", mirror_name, sizeof(mirror_name));
     find_parameter("lastwriter.nodes", nodes, sizeof(nodes));
+    find_parameter("lastwriter.merge", merge, sizeof(merge));
     if (strcmp(nodes, "1") == 0)
         setenv("LASTWRITER_ONE_NODE", "1", 1);
     set_all();
+    if (strcmp(merge, "off"))
+        set("/sys/kernel/mm/ksm/run", "1");
     swap_on_all();
     load_module();
 }

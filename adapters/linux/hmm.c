@@ -33,7 +33,7 @@ enum { COMMAND_PAGES = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 /* What the coordinator, or a process, asks of the device's own process. */
 enum { CALL_KEEP = 1, CALL_DROP };
 
-enum { OLD_FILES = 64 };
+enum { OLD_FILES = 64, TRIES = 5 };
 
 /* The files of this process. */
 static struct {
@@ -58,6 +58,20 @@ static int command(int fd, unsigned long code, char *at, size_t pages, void *dat
         .address = (uintptr_t)at, .data = (uintptr_t)data, .pages = pages};
 
     return ioctl(fd, code, &it) < 0 ? errno : 0;
+}
+
+/* The driver gives up after a second in which the range was invalidated again and again, or in
+ * which the machine was held up.  What may not be done twice is not tried again. */
+static int insist(int fd, unsigned long code, char *at, size_t pages, void *data)
+{
+    int again = code == HMM_READ || pages == 1 || !jobs_in_flight(), error;
+
+    for (int tries = 0; tries < TRIES; tries++) {
+        error = command(fd, code, at, pages, data);
+        if (error != EBUSY || !again)
+            break;
+    }
+    return error;
 }
 
 /* ---- Files ---- */
@@ -198,7 +212,7 @@ static int transfer(const struct span *span, unsigned long code, size_t page, si
 {
     size_t from = page * SMALL_PAGE;
 
-    return command(span->fd, code, span->at + from, pages, bounce + from);
+    return insist(span->fd, code, span->at + from, pages, bounce + from);
 }
 
 /* After a command for several pages that failed: one by one, up to the first that fails. */
@@ -272,7 +286,7 @@ static void do_write(const lw_operation *op, const uint8_t *words, lw_outcome *o
 
 static int read_in(int fd, char *at, size_t pages)
 {
-    return command(fd, HMM_READ, at, pages, bounce);
+    return insist(fd, HMM_READ, at, pages, bounce);
 }
 
 /* The driver faults for writing only to write: the contents that are there. */
@@ -280,7 +294,7 @@ static int write_back(int fd, char *at, size_t pages)
 {
     int error = read_in(fd, at, pages);
 
-    return error ? error : command(fd, HMM_WRITE, at, pages, bounce);
+    return error ? error : insist(fd, HMM_WRITE, at, pages, bounce);
 }
 
 static void do_fault(const lw_operation *op, lw_outcome *outcome)

@@ -330,9 +330,10 @@ def _device_operation(
     process = sketch.live.attached[device]
     value, expected = _values(sketch, kind, choice, (process, page, offset))
     job = _job(sketch, device, choice[HOW])
-    unit = _write_unit(sketch, kind, job, choice)
-    if unit > WORD:
-        page, offset, length = _whole(sketch, page, offset, length, unit)
+    if kind == Kind.DWRITE and sketch.plan.description.write_unit > WORD:
+        if choice[OTHER] >= sketch.plan.profile.queued:
+            job = 0  # so many words that race take long to judge
+        offset, length = _in_units(sketch, job, choice, (page, offset, length))
     elif job:
         # A race is judged word by word, and a few words race as well as a page of them.
         length = min(length, _JOB_LENGTH)
@@ -341,24 +342,20 @@ def _device_operation(
     )
 
 
-def _write_unit(sketch: Sketch, kind: Kind, job: int, choice: bytes) -> int:
-    """What the access must be made of.
+def _in_units(sketch: Sketch, job: int, choice: bytes, span: tuple[int, int, int]) -> Span:
+    """Offset and length of a write of whole units: those that `(page, offset, length)` lies in, as
+    far as the arena goes, one for a job and else at most two.
 
-    Where it need not, a device that can only write more at once does so half of the time, since
-    smaller writes begin with a read.
+    Where it need not be so, half of the writes stay as they are: then the device reads first.
     """
-    unit = sketch.plan.description.write_unit
-    if kind != Kind.DWRITE or not (job or sketch.live.in_flight or choice[LENGTH] & 1):
-        return WORD
-    return unit
-
-
-def _whole(sketch: Sketch, page: int, offset: int, length: int, unit: int) -> tuple[int, int, int]:
-    """The units that an access lies in, at most two: where they begin, and how long they are."""
-    size = sketch.plan.geometry.page_size
+    page, offset, length = span
+    if not (job or sketch.live.in_flight or choice[LENGTH] & 1):
+        return offset, length
+    unit, geometry = sketch.plan.description.write_unit, sketch.plan.geometry
     first = offset // unit * unit
-    units = min(-(-(offset + length - first) // unit), 2)
-    return page, first, min(units * unit, (sketch.plan.geometry.pages - page) * size - first)
+    units = min(-(-(offset + length - first) // unit), 1 if job else 2)
+    room = (geometry.pages - page) * geometry.page_size - first
+    return first, min(units * unit, room)
 
 
 def _job(sketch: Sketch, device: int, byte: int) -> int:
