@@ -2,16 +2,6 @@
  * linux:hmm: the device is the kernel's own test driver for HMM, in the kernel of a virtual
  * machine.  It keeps a table of translations for the address space that opened its file, and
  * memory of its own to which pages can migrate.
- *
- * A file is opened by the process that the device is attached to, which also does the immediate
- * operations.  Whoever else needs it takes it from there: the device's own process for jobs, and
- * the coordinator once the process has exited.
- *
- * To close a file is slow, since the driver then walks all of its memory.  So a device without
- * pages of the arena in its memory is detached without that: its process keeps the file for when
- * it is attached again, the first process also for the next program.  Files that other processes
- * have open at the end of a program are closed together when there are many, the driver's memory
- * first.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "hmm.h"
 #include "hmm_driver.h"
 #include "process.h"
 
@@ -30,29 +21,15 @@ const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
 
 enum { COMMAND_PAGES = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 
-/* What the coordinator, or a process, asks of the device's own process. */
-enum { CALL_KEEP = 1, CALL_DROP };
-
-enum { OLD_FILES = 64, TRIES = 5 };
-
-/* The files of this process. */
-static struct {
-    int fd; /* 0: none */
-    uint32_t opened;
-} held[DEVICES];
+enum { TRIES = 5 };
 
 /* One page more, for an access that is not aligned to pages. */
 _Alignas(SMALL_PAGE) static uint8_t bounce[(COMMAND_PAGES + 1) * SMALL_PAGE];
 
-static struct device *device_of(unsigned number)
-{
-    return &mirror.control->devices[number];
-}
-
 /* ---- Commands ---- */
 
 /* 0 or an errno. */
-static int command(int fd, unsigned long code, char *at, size_t pages, void *data)
+int hmm_do(int fd, unsigned long code, char *at, size_t pages, void *data)
 {
     struct hmm_command it = {
         .address = (uintptr_t)at, .data = (uintptr_t)data, .pages = pages};
@@ -67,107 +44,11 @@ static int insist(int fd, unsigned long code, char *at, size_t pages, void *data
     int again = code == HMM_READ || pages == 1 || !jobs_in_flight(), error;
 
     for (int tries = 0; tries < TRIES; tries++) {
-        error = command(fd, code, at, pages, data);
+        error = hmm_do(fd, code, at, pages, data);
         if (error != EBUSY || !again)
             break;
     }
     return error;
-}
-
-/* ---- Files ---- */
-
-static void let_go(unsigned number)
-{
-    if (held[number].fd)
-        close(held[number].fd);
-    held[number].fd = 0;
-    if (mirror.self == SERVER)
-        device_of(number)->kept = 0;
-}
-
-/* A file of another process, or -1. */
-static int take(pid_t pid, int number)
-{
-    int process = (int)syscall(SYS_pidfd_open, pid, 0), fd = -1;
-
-    if (process >= 0) {
-        fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
-        close(process);
-    }
-    return fd;
-}
-
-/* The file of the device as it is attached now. */
-static int file_of(unsigned number)
-{
-    struct device *device = device_of(number);
-
-    if (held[number].fd && held[number].opened == device->opened)
-        return held[number].fd;
-    let_go(number);
-    held[number].fd = take(device->holder, device->file);
-    if (held[number].fd < 0)
-        process_fatal("taking the file of a device");
-    held[number].opened = device->opened;
-    if (mirror.self == SERVER)
-        device->kept = 1;
-    return held[number].fd;
-}
-
-/* From now on it is this process that others take the file from. */
-static void offer(unsigned number)
-{
-    struct device *device = device_of(number);
-
-    device->file = held[number].fd;
-    device->holder = getpid();
-}
-
-static void serve_call(unsigned number, unsigned call)
-{
-    if (call == CALL_DROP) {
-        let_go(number);
-    } else {
-        file_of(number);
-        offer(number);
-    }
-}
-
-static void drop(unsigned number)
-{
-    let_go(number);
-    if (device_of(number)->kept)
-        server_call(number, CALL_DROP);
-}
-
-/* Files of processes that are about to end. */
-static struct {
-    int fds[OLD_FILES];
-    unsigned char devices[OLD_FILES];
-    unsigned count;
-} old;
-
-static void close_old(void)
-{
-    unsigned released = 0;
-
-    while (old.count) {
-        unsigned last = --old.count, bit = 1u << old.devices[last];
-        if (!(released & bit))
-            command(old.fds[last], HMM_RELEASE, mirror.arena, 1, NULL);
-        released |= bit;
-        close(old.fds[last]);
-    }
-}
-
-/* Before the process that it belongs to ends, and closes it. */
-static void put_off_closing(unsigned number)
-{
-    if (old.count == OLD_FILES)
-        close_old();
-    old.devices[old.count] = (unsigned char)number;
-    old.fds[old.count++] = file_of(number);
-    held[number].fd = 0;
 }
 
 /* ---- Ranges, piece by piece ---- */
@@ -202,7 +83,7 @@ static struct span span_of(const lw_operation *op)
     uintptr_t from = (uintptr_t)page_address(op->page) + op->offset;
     size_t offset = from % SMALL_PAGE;
 
-    return (struct span){.fd = file_of(op->device),
+    return (struct span){.fd = hmm_file(op->device),
                          .at = (char *)(from - offset),
                          .offset = offset,
                          .pages = (offset + op->length + SMALL_PAGE - 1) / SMALL_PAGE};
@@ -305,7 +186,7 @@ static void do_fault(const lw_operation *op, lw_outcome *outcome)
         answer(outcome, LW_STATUS_UNSUPPORTED, EBUSY);
         return;
     }
-    error = each_chunk(file_of(op->device), op, writes ? write_back : read_in);
+    error = each_chunk(hmm_file(op->device), op, writes ? write_back : read_in);
     if (error)
         answer(outcome, LW_STATUS_ERROR, error);
 }
@@ -314,7 +195,7 @@ static size_t local; /* pages in the memory of the device, in a snapshot */
 
 static int count_local(int fd, char *at, size_t pages)
 {
-    int error = command(fd, HMM_SNAPSHOT, at, pages, bounce);
+    int error = hmm_do(fd, HMM_SNAPSHOT, at, pages, bounce);
 
     for (size_t i = 0; i < pages && !error; i++)
         local += bounce[i] != HMM_SEEN_ERROR && (bounce[i] & HMM_SEEN_PRIVATE) == HMM_SEEN_HERE;
@@ -328,20 +209,28 @@ static size_t pages_here(int fd, const lw_operation *op)
     return local;
 }
 
+/* Whether any page of the arena is in the memory of the device. */
+int hmm_has_pages(unsigned number)
+{
+    const lw_operation arena = {.pages = mirror.control->geometry.pages};
+
+    return pages_here(hmm_file(number), &arena) > 0;
+}
+
 static int send(int fd, char *at, size_t pages)
 {
-    return command(fd, HMM_TO_DEVICE, at, pages, bounce);
+    return hmm_do(fd, HMM_TO_DEVICE, at, pages, bounce);
 }
 
 static int fetch(int fd, char *at, size_t pages)
 {
-    return command(fd, HMM_TO_SYSTEM, at, pages, NULL);
+    return hmm_do(fd, HMM_TO_SYSTEM, at, pages, NULL);
 }
 
 /* What the driver answers is not whether anything has moved. */
 static void do_migrate(const lw_operation *op, lw_outcome *outcome)
 {
-    int fd = file_of(op->device), there = op->kind == LW_TO_DEVICE;
+    int fd = hmm_file(op->device), there = op->kind == LW_TO_DEVICE;
     size_t before = pages_here(fd, op);
     int error = each_chunk(fd, op, there ? send : fetch);
     size_t after = pages_here(fd, op);
@@ -356,18 +245,18 @@ static void do_migrate(const lw_operation *op, lw_outcome *outcome)
 
 static int seize(int fd, char *at, size_t pages)
 {
-    return command(fd, HMM_EXCLUSIVE, at, pages, bounce);
+    return hmm_do(fd, HMM_EXCLUSIVE, at, pages, bounce);
 }
 
 static int not_seized(int fd, char *at, size_t pages)
 {
-    return command(fd, HMM_CHECK_EXCLUSIVE, at, pages, NULL);
+    return hmm_do(fd, HMM_CHECK_EXCLUSIVE, at, pages, NULL);
 }
 
 /* Where it failed, it may have taken what lies before. */
 static void do_exclusive(const lw_operation *op, lw_outcome *outcome)
 {
-    int fd = file_of(op->device), error = each_chunk(fd, op, seize);
+    int fd = hmm_file(op->device), error = each_chunk(fd, op, seize);
 
     if (error && each_chunk(fd, op, not_seized) != EPERM)
         answer(outcome, LW_STATUS_ERROR, error);
@@ -411,56 +300,6 @@ unsigned device_owner(const lw_operation *op)
     return owner_of_process(op);
 }
 
-/* Both devices may be one to the driver, each with a file of its own. */
-static void name_node(unsigned number, char *path, size_t size)
-{
-    snprintf(path, size, "/dev/hmm_dmirror%u", getenv("LASTWRITER_ONE_NODE") ? 0 : number);
-}
-
-static int open_file(unsigned number)
-{
-    char path[32];
-
-    name_node(number, path, sizeof(path));
-    return open(path, O_RDWR | O_CLOEXEC);
-}
-
-void device_attach(const lw_operation *op, lw_outcome *outcome)
-{
-    unsigned number = op->device;
-
-    if (!held[number].fd) {
-        int fd = open_file(number);
-        if (fd < 0) {
-            answer(outcome, LW_STATUS_ERROR, errno);
-            return;
-        }
-        held[number].fd = fd;
-    }
-    held[number].opened = ++device_of(number)->opened;
-    device_of(number)->owner = (uint8_t)mirror.self;
-    offer(number);
-}
-
-static int has_pages(unsigned number)
-{
-    const lw_operation arena = {.pages = mirror.control->geometry.pages};
-
-    return pages_here(file_of(number), &arena) > 0;
-}
-
-/* The last to close the file brings the pages home. */
-void device_detach(const lw_operation *op, lw_outcome *outcome)
-{
-    struct device *device = device_of(op->device);
-
-    (void)outcome;
-    if (mirror.self == COORDINATOR || has_pages(op->device)) {
-        drop(op->device);
-        device->owner = 0;
-    }
-}
-
 void device_register(const lw_operation *op, lw_outcome *outcome)
 {
     (void)op;
@@ -472,49 +311,6 @@ void device_unregister(const lw_operation *op, lw_outcome *outcome)
     device_register(op, outcome);
 }
 
-/* ---- Life ---- */
-
-int device_start(void)
-{
-    return server_start(serve_call);
-}
-
-void device_quiesce(void)
-{
-    server_quiesce();
-    for (unsigned d = 0; d < DEVICES; d++) {
-        unsigned owner = device_of(d)->owner;
-        if (owner > 1 || (owner == 1 && !process_alive(0)))
-            put_off_closing(d);
-        drop(d);
-        device_of(d)->owner = 0;
-    }
-}
-
-void device_reset(void)
-{
-}
-
-void device_parent(void)
-{
-}
-
-void device_forked(void)
-{
-    for (unsigned d = 0; d < DEVICES; d++)
-        let_go(d);
-}
-
-/* A device stays attached to a process that has exited. */
-void device_leaving(void)
-{
-    for (unsigned d = 0; d < DEVICES; d++)
-        if (device_of(d)->attached == mirror.self)
-            server_call(d, CALL_KEEP);
-        else if (device_of(d)->owner == mirror.self)
-            device_of(d)->owner = 0;
-}
-
 /* ---- What it is ---- */
 
 const char *device_unavailable(void)
@@ -523,7 +319,7 @@ const char *device_unavailable(void)
     char path[32];
 
     for (unsigned d = 0; d < DEVICES; d++) {
-        name_node(d, path, sizeof(path));
+        hmm_node(d, path, sizeof(path));
         if (access(path, R_OK | W_OK) < 0) {
             snprintf(reason, sizeof(reason), "%s: %s", path, strerror(errno));
             return reason;

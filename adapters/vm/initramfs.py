@@ -23,7 +23,7 @@ def sources() -> list[Path]:
     """The C files of the agent that runs in the machine."""
     package = Path(str(resources.files("adapters")))
     shared = sorted(package.glob("linux/process*.c"))
-    own = [package / "linux" / f"{name}.c" for name in ("guest", "hmm")]
+    own = [package / "linux" / f"{name}.c" for name in ("guest", "hmm", "hmm_files")]
     agent = package / "agent" / "agent.c"
     return [agent, *(path for path in shared if path.stem != "process_vm"), *own]
 

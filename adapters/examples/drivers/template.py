@@ -24,6 +24,8 @@ from reference.host.notifiers import IntervalNotifier
 from reference.host.ranges import Range
 from reference.host.space import AddressSpace
 
+__all__ = ["Template"]
+
 EVERYTHING = 1 << 47
 """Bytes of a process's address space."""
 

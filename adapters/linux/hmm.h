@@ -1,0 +1,16 @@
+/* What the files of linux:hmm have of each other. */
+#ifndef LW_HMM_H
+#define LW_HMM_H
+
+#include <stddef.h>
+
+/* One command of the driver, on pages of 4 KiB: 0 or an errno. */
+int hmm_do(int fd, unsigned long code, char *at, size_t pages, void *data);
+/* The path of the device. */
+void hmm_node(unsigned device, char *path, size_t size);
+/* The file of the device as it is attached now. */
+int hmm_file(unsigned device);
+/* Whether any page of the arena is in the memory of the device. */
+int hmm_has_pages(unsigned device);
+
+#endif
