@@ -26,6 +26,7 @@ __all__ = ["Meeting", "meetings"]
 
 _WHOLE = frozenset({Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH, Kind.TRUNCATE})
 """Kinds that concern every page."""
+_INSERTIONS = frozenset({Kind.ATTACH, Kind.REGISTER})
 _REMOVALS = frozenset({Kind.UNREGISTER, Kind.DETACH})
 _USES = (DEVICE_ACCESSES | _REMOVALS) | {
     Kind.FAULT,
@@ -134,11 +135,13 @@ def _share(one: _Work, other: _Work) -> bool:
 def _weight(first: int, second: int) -> int:
     """How much it says if the second happens in the middle of the first."""
     if first in _MOVES and second in CPU_ACCESSES:
-        return 8
+        return 16
     if first in _USES:
         return 8 if second in _CHANGES else 2 if second in _WRITES else 0
     if first in _CHANGES:
-        if second in _USES or second == Kind.ATTACH:
+        if second in _INSERTIONS:
+            return 16
+        if second in _USES:
             return 8
         return 4 if second in _CHANGES else second in CPU_ACCESSES
     return 2 if first in _WRITES and second in _USES else 0

@@ -65,8 +65,8 @@ def _failure(program: Program, random: Random) -> Injection:
 
 
 def _choices(random: Random) -> bytes:
-    """The same as `switch_choices` draws."""
-    return random.randbytes(_PACKED * random.randint(1, _SWITCHES))
+    """Like those that `switch_choices` draws."""
+    return random.randbytes(_PACKED * random.randint(2, _SWITCHES))
 
 
 def switch_choices() -> SearchStrategy[bytes]:

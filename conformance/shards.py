@@ -41,7 +41,7 @@ SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
-_SCENES = 144
+_SCENES = 160
 """In 256ths, the scheduled programs that begin with a meeting of two actors."""
 _OFTENER = {Kind.INVALIDATE: 4, Kind.EXIT: 6, Kind.FORK: 2}
 """Kinds that say more about a protocol than about contents."""

@@ -69,7 +69,8 @@ _USE = Step({**_ACCESSES, Kind.FAULT: 1}, _HERE)
 _CHANGE = Step(_CHANGES, _HERE)
 _LOSS = Step({Kind.DISCARD: 3, Kind.MAP: 3, Kind.RECLAIM: 2, Kind.MIGRATE: 1}, _HERE)
 """The page goes, but there is another when it is asked for."""
-_UNMAP = Step({Kind.UNMAP: 3, Kind.DISCARD: 2, Kind.REMAP: 1}, _HERE)
+_UNMAP = Step({Kind.UNMAP: 5, Kind.DISCARD: 2, Kind.REMAP: 1}, _HERE)
+_DISCARD = Step({Kind.DISCARD: 3, Kind.RECLAIM: 1, Kind.UNMAP: 1}, _HERE)
 _RIGHTS = Step({Kind.PROTECT: 1, Kind.FORK: 1}, _HERE)
 _FORK = Step({Kind.FORK: 1})
 _EVENT = Step(_EVENTS, _HERE)
@@ -80,6 +81,7 @@ _OF_EACH_KIND = tuple(
 )
 """Events that are rarely anybody else's doing."""
 _QUEUE = Step({**_ACCESSES, Kind.DREAD: 5}, {**_HERE, HOW: 255})
+_QUEUE_READ = Step({Kind.DREAD: 1}, {**_HERE, HOW: 255})
 _SUBMIT = Step({Kind.SUBMIT: 1})
 _WAIT = Step({Kind.WAIT: 1})
 _COLLAPSE = Step({Kind.COLLAPSE: 1}, _HERE | {PAGES: 0})
@@ -88,7 +90,7 @@ _HOME = Step({Kind.TO_SYSTEM: 1}, _HERE)
 _EXCLUSIVE = Step({Kind.EXCLUSIVE: 1}, _HERE)
 _TOUCH = Step({Kind.WRITE: 3, Kind.READ: 1}, _HERE)
 _WRITE = Step({Kind.WRITE: 1}, _HERE)
-_INSERT = Step({Kind.ATTACH: 1, Kind.REGISTER: 1}, {WHERE: 0})
+_INSERT = Step({Kind.REGISTER: 3, Kind.ATTACH: 1}, {WHERE: 0})
 _REMOVE = Step({Kind.DETACH: 1, Kind.UNREGISTER: 2})
 _EXIT = Step({Kind.EXIT: 1}, {WHO: 0})
 
@@ -98,18 +100,18 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (6, (_ANY, _LOSS, _USE, _LOSS, _USE, _LOSS)),
     (3, (_ANY, _TOUCH, _USE, _EVENT, _UNMAP)),
     (3, (_ANY, _TOUCH, _USE, _RIGHTS, _USE, _RIGHTS)),
-    (2, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
-    (6, (_ANY, _QUEUE, _SUBMIT, _UNMAP, _WAIT)),
-    (3, (_ANY, _QUEUE, _SUBMIT, _LOSS, _WAIT, _USE)),
-    (3, (_ANY, _QUEUE, _SUBMIT, _WITHOUT_SLEEP, _WAIT)),
-    (4, (_ANY, _USE, _WITHOUT_SLEEP, _USE, _WITHOUT_SLEEP)),
+    (3, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
+    (4, (_ANONYMOUS, _QUEUE_READ, _SUBMIT, _UNMAP, _WAIT)),
+    (4, (_ANY, _QUEUE, _SUBMIT, _LOSS, _WAIT, _USE)),
+    (5, (_ANY, _QUEUE, _SUBMIT, _WITHOUT_SLEEP, _WAIT)),
+    (5, (_ANY, _USE, _WITHOUT_SLEEP, _USE, _WITHOUT_SLEEP)),
     (3, (_ANY, _TOUCH, _USE, _OF_EACH_KIND[0], _USE, _OF_EACH_KIND[1], _USE, _OF_EACH_KIND[2])),
-    (4, (_ANY, _USE, _LOSS, _INSERT, _USE)),
-    (3, (_ANY, _USE, _EVENT, _INSERT, _LOSS)),
+    (5, (_ANY, _USE, _LOSS, _INSERT, _USE)),
+    (4, (_ANY, _USE, _EVENT, _INSERT, _LOSS)),
     (2, (_ANY, _USE, _LOSS, _REMOVE)),
-    (3, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _UNMAP)),
-    (5, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
-    (4, (_ANONYMOUS, _TO_DEVICE, _USE, _UNMAP)),
+    (5, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _DISCARD)),
+    (7, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
+    (5, (_ANONYMOUS, _TO_DEVICE, _USE, _UNMAP)),
     (2, (_ANONYMOUS, _WRITE, _TO_DEVICE, _USE, _HOME, _TOUCH)),
     (4, (_ANONYMOUS, _EXCLUSIVE, _UNMAP, _EXCLUSIVE, _TOUCH)),
     (2, (_ANONYMOUS, _TO_DEVICE, _LOSS, _USE)),
