@@ -160,7 +160,7 @@ def _pct_table(promises: Iterable[PctPromise]) -> Table:
     for each in promises:
         table.add_row(
             str(each.depth), f"{each.runs:,}", str(each.actors), str(each.points),
-            f"{each.longer:,}", f">= {each.met:.3g}", f"<= {each.missed:.3g}",
+            f"{each.longer:,}", f">= {each.met:.3g}", f"<= {each.missed:.7g}",
         )  # fmt: skip
     return table
 
@@ -197,9 +197,11 @@ def _summary(certificate: Certificate) -> Text:
         f"{certificate.seconds:.1f} s, seed {certificate.seed}"
     )
     version = f" ({candidate.version})" if candidate.version else ""
+    strict = ", strict profile" if certificate.profile is Profile.STRICT else ""
     text = Text.assemble(
         (f"{certificate.verdict}", _STYLES[certificate.verdict]),
-        f"  {candidate.name}{version} as {certificate.model}: {_SENTENCES[certificate.verdict]}\n",
+        f"  {candidate.name}{version} as {certificate.model}{strict}: "
+        f"{_SENTENCES[certificate.verdict]}\n",
         counts,
     )
     if certificate.problem:

@@ -24,6 +24,7 @@ from reference.trace import Trace
 __all__ = ["PctPromise", "PctRuns", "actors_of"]
 
 _DIGITS = 3
+_NEARLY = 0.01
 _LEAST = 1e-80
 """Probabilities below are not told apart."""
 
@@ -72,7 +73,7 @@ class PctRuns:
         depth, points = program.schedule.depth, pct_points(len(program))
         self._runs[_Like(depth, len(actors_of(program)), points)] += 1
         # The end of each job is a point too, but not counted among those that were passed.
-        self._longer[depth] += hosted.points + _jobs(program) > points
+        self._longer[depth] += depth > 1 and hosted.points + _jobs(program) > points
 
     def update(self, other: PctRuns) -> None:
         """Add the runs of another process."""
@@ -90,7 +91,7 @@ class PctRuns:
                 points=max(like.points for like in runs),
                 longer=self._longer[depth],
                 met=_rounded(min(like.met for like in runs), ROUND_FLOOR),
-                missed=_rounded(_missed(runs), ROUND_CEILING),
+                missed=_missed(runs),
             )
 
 
@@ -110,7 +111,10 @@ def _missed(runs: dict[_Like, int]) -> float:
     """The probability that every run misses what it meets with the least probability it can."""
     if any(like.met == 1 for like in runs):
         return _LEAST
-    return max(_LEAST, math.exp(sum(n * math.log1p(-like.met) for like, n in runs.items())))
+    exponent = sum(n * math.log1p(-like.met) for like, n in runs.items())
+    if exponent > -_NEARLY:  # what matters is how far it is from 1
+        return 1 - _rounded(-math.expm1(exponent), ROUND_FLOOR)
+    return max(_LEAST, _rounded(math.exp(exponent), ROUND_CEILING))
 
 
 def _rounded(value: float, way: str) -> float:

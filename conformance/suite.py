@@ -55,6 +55,7 @@ PROFILES_OF: Mapping[Group, tuple[str, ...]] = {
     "registration": ("registration", "mapping", "fork"),
     "jobs": ("jobs", "mapping"),
     "robustness": ("all", "jobs", "fork", "registration"),
+    "protocol": ("all", "events", "mapping", "migration", "registration", "jobs"),
 }
 """The profiles of the programs that put each group of rules to the test; the first comes most."""
 
@@ -91,6 +92,8 @@ class Task:
         rules = [rule for rule in rules_for(self.model) if rule.group == group]
         if not rules:
             return f"no rule of this group is part of the {self.model} model"
+        if group == "protocol" and not self.description.schedules:
+            return "the candidate is no driver on the host, and shows no protocol"
         lacking = [
             {name for name in rule.needs if name not in self.description.operations}
             for rule in rules

@@ -137,6 +137,11 @@ def test_robustness(check: Check) -> None:
     check("robustness")
 
 
+def test_protocol(check: Check) -> None:
+    """A driver on the host keeps to the rules between driver and kernel."""
+    check("protocol")
+
+
 def test_state_machine(lastwriter_suite: Suite, shard: int, request: pytest.FixtureRequest) -> None:
     """Programs of Hypothesis' state machine break no rule; Hypothesis reduces those that do."""
     checked = lastwriter_suite.run_machine(shard)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from typing import Any
 
 from reference.drivers.driver import Driver
 from reference.drivers.faulting import FaultingDriver
 from reference.host.ranges import Range
+from reference.host.record import What
 from reference.host.space import AddressSpace
 
 Nothing = 3
@@ -83,6 +86,34 @@ class LockedTwice(FaultingDriver):
         self.lock.lock()
         self.lock.lock()
         return True
+
+
+class CannotFail(FaultingDriver):
+    """Takes the process down when an allocation fails."""
+
+    name = "cannot-fail"
+
+    def migrate_to_device(self, start: int, end: int) -> int:
+        host = self.device.host
+        failed = [entry for entry in host.record.entries if entry.what == What.FAIL]
+        answer = super().migrate_to_device(start, end)
+        if len([each for each in host.record.entries if each.what == What.FAIL]) > len(failed):
+            sys.exit(3)
+        return answer
+
+
+class Interrupted(FaultingDriver):
+    """Somebody presses Ctrl-C while it runs for the so-many-th time in a process."""
+
+    name = "interrupted"
+    runs = 0
+    interrupted_in = 30
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        Interrupted.runs += 1
+        if self.runs == self.interrupted_in:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 class OnlyFaults(FaultingDriver):

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from conformance.certificate import Certificate
+from conformance.command import main
 from conformance.verdicts import RuleResult
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +81,22 @@ def lastwriter(folder: Path, *arguments: str, wrapped: Sequence[str] = (), **cha
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr, folder)
+
+
+@dataclass
+class Here:
+    """The command in this process, which is to be in a folder of its own."""
+
+    capsys: pytest.CaptureFixture[str]
+    folder: Path
+
+    def __call__(self, *arguments: str) -> Done:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert isinstance(ended.value.code, int)
+        out, errors = self.capsys.readouterr()
+        return Done(ended.value.code, out, errors, self.folder)
 
 
 def names_in(folder: Path) -> set[str]:

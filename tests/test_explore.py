@@ -94,6 +94,21 @@ def test_pruning_loses_no_behaviour() -> None:
     assert some == histories(every)
 
 
+class Polite(FaultingDriver):
+    """Lets others run before each fault."""
+
+    def fault(self, address: int, write: bool) -> int:
+        self.kernel.cond_resched()
+        return super().fault(address, write)
+
+
+def test_a_busy_wait_is_not_the_point_before_it() -> None:
+    program = parse(RACE.replace("processes=1", "processes=2") + "fork p0 p1\n")
+    some = explore(program, lambda each: run_program(each, Polite), 1, Explored())
+    every = explore(program, lambda each: _anonymous(run_program(each, Polite)), 1, Explored())
+    assert histories(list(some)) == histories(list(every))
+
+
 def _anonymous(run: Run) -> Run:
     """A run whose states cannot be told apart, so that none is taken to be known."""
     run.offers = [Offer(*offer[:4], state=0) for offer in run.offers]

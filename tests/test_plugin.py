@@ -35,6 +35,15 @@ link = "https://example.org/lossy"
 """
 
 
+OWN_EVENT = """lastwriter 1
+model faulting
+geometry page_size=4096 pages=1 processes=1 devices=1 files=0 keys=0 jobs=0
+map p0 rw page=0 pages=1
+attach d0 p0
+exclusive d0 page=0 pages=1
+"""
+
+
 class Suite:
     """pytest with the plugin, in a folder that is no checkout."""
 
@@ -91,7 +100,7 @@ def outcomes_of(result: pytest.RunResult) -> dict[str, int]:
 def test_a_correct_mirror_passes(suite: Suite) -> None:
     result = suite.run("reference:faulting", "-rs")
     assert result.ret == pytest.ExitCode.OK
-    assert outcomes_of(result) == {"passed": 9, "skipped": 3}
+    assert outcomes_of(result) == {"passed": 9, "skipped": 4}
     result.stdout.fnmatch_lines(
         [
             "candidate: reference:faulting (reference:faulting 1), model faulting",
@@ -121,7 +130,7 @@ def test_rules_that_stay_unknown_fail_a_run(pytester: pytest.Pytester, suite: Su
         "-p", "conformance.plugin", "--candidate=reference:faulting", *options
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert outcomes_of(result) == {"passed": 1, "deselected": 11}
+    assert outcomes_of(result) == {"passed": 1, "deselected": 12}
     result.stdout.fnmatch_lines(
         [
             "*= undecided rules =*",
@@ -142,10 +151,27 @@ def test_another_sync_model(suite: Suite) -> None:
     )
 
 
+def test_a_driver_breaks_a_rule_of_the_strict_profile_only(suite: Suite) -> None:
+    failures = suite.pytester.path / "lastwriter-out" / "failures"
+    failures.mkdir(parents=True)
+    (failures / "own.lw").write_text(OWN_EVENT)
+    options = ("driver:faulting", "--lw-programs=2", "-kknown or protocol")
+    assert outcomes_of(suite.run(*options)) == {"passed": 2, "deselected": 11}
+    strict = suite.run(*options, "--lw-profile=strict")
+    assert outcomes_of(strict)["failed"] >= 1
+    strict.stdout.fnmatch_lines(
+        [
+            "* test_known_failures?own? *",
+            "FAIL I6 *",
+            "     again: lastwriter replay * driver:faulting --profile strict",
+        ]
+    )
+
+
 def test_what_a_candidate_lacks_is_the_reason_to_skip(suite: Suite) -> None:
     result = suite.run(TINY, "-rs")
     assert result.ret == pytest.ExitCode.OK
-    assert outcomes_of(result) == {"passed": 6, "skipped": 6}
+    assert outcomes_of(result) == {"passed": 6, "skipped": 7}
     result.stdout.fnmatch_lines_random(
         [
             "SKIPPED * the candidate has no exclusive, to_device",
@@ -262,6 +288,7 @@ def test_an_expected_failure_can_be_seen_as_it_is(suite: Suite) -> None:
         (TINY, ("--lw-out=/dev/null/out",), "ERROR: --lw-out /dev/null/out: Not a directory"),
         (TINY, ("--lw-key=k",), "ERROR: TLS needs --lw-certificate, --lw-key and --lw-authority"),
         (TINY, (*TLS,), f"ERROR: {TINY}: TLS is for tcp: addresses"),
+        (TINY, ("--lw-profile=strict",), "ERROR: --lw-profile: tiny is no driver on the host, *"),
         (TINY, ("--lw-shards=0",), "*--lw-shards: '0' is not a number from 1"),
         (TINY, ("--lw-hang=nan",), "*--lw-hang: 'nan' is not a number of seconds from 0.01"),
     ],
@@ -281,14 +308,14 @@ def test_without_a_candidate_the_suite_is_skipped(suite: Suite) -> None:
         *("-p", "conformance.plugin", "--pyargs", "conformance", "-rs")
     )
     assert result.ret == pytest.ExitCode.OK
-    assert outcomes_of(result) == {"skipped": 12}
+    assert outcomes_of(result) == {"skipped": 13}
     result.stdout.fnmatch_lines(["SKIPPED * give a candidate: --candidate SPEC"])
 
 
 def test_the_suite_can_be_named_as_a_package(suite: Suite) -> None:
     assert outcomes_of(suite.run(TINY, "--pyargs", "conformance", "-kaccess")) == {
         "passed": 1,
-        "deselected": 11,
+        "deselected": 12,
     }
 
 
@@ -300,7 +327,7 @@ def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any, tmp_pa
     collected = checkout(*options, f"--lw-out={tmp_path}")
     suite = re.findall(r"^(\S+\.py::\S+)", collected, re.MULTILINE)
     assert {test.partition("::")[0] for test in suite} == {"conformance/test_candidate.py"}
-    assert len(suite) == len(set(suite)) == 2 + 10 * 4
+    assert len(suite) == len(set(suite)) == 2 + 11 * 4
 
 
 def test_a_checkout_tests_a_candidate(checkout: Any, tmp_path: Path) -> None:

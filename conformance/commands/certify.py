@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from adapters.registry import Reach, reach_of
+from reference.protocol import Profile
 from reference.syncmodels import Sync
 
 from ..certify import Request, certify
@@ -24,6 +25,8 @@ __all__ = ["certify_command"]
 
 DEFAULT_PROGRAMS = 2000
 """Programs of a run that is given neither a number of them nor a time."""
+DEFAULT_SCHEDULED = 24_000
+"""The same for a driver on the host, each program under one schedule."""
 STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
 
 
@@ -35,7 +38,11 @@ STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
     help="Sync model [default: the candidate's].",
 )
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Run for so long.")
-@click.option("--programs", type=click.IntRange(min=1), help="Run so many programs [2000].")
+@click.option(
+    "--programs",
+    type=click.IntRange(min=1),
+    help="Run so many programs [2000; 24000 for a driver on the host].",
+)
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, show_default=True,
               help="Seed of all programs.")  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
@@ -76,13 +83,15 @@ def certify_command(
     if expect is not None:
         expected = tuple(load_expectations(expect, sync))
     prepare(out)
+    if programs is None and seconds is None:
+        programs = DEFAULT_SCHEDULED if description.schedules else DEFAULT_PROGRAMS
     request = Request(
         spec=spec,
         description=description,
         model=sync,
         out=out,
         seed=seed,
-        programs=programs or (None if seconds is not None else DEFAULT_PROGRAMS),
+        programs=programs,
         seconds=seconds,
         jobs=jobs,
         limits=means.limits,
@@ -95,8 +104,10 @@ def certify_command(
 
 
 def _certify(request: Request, screen: Screen) -> int:
+    strict = ", strict profile" if request.profile is Profile.STRICT else ""
     screen.say(
-        f"certifying {request.spec} as {request.model}: {request.budget}, seed {request.seed}"
+        f"certifying {request.spec} as {request.model}: "
+        f"{request.budget}, seed {request.seed}{strict}"
     )
     certificate = follow(certify(request), request, screen)
     show_verdict(certificate, screen)

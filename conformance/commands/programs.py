@@ -163,7 +163,9 @@ def _tell_swept(swept: list[Swept], screen: Screen) -> None:
     broken = sum(bool(each.rule) for each in injected)
     screen.say(f"{len(injected)} failures injected one by one, {broken} of them broke a rule")
     if swept[0].rule:
-        screen.say("the program fails as it is; what comes behind that was not tried", "yellow")
+        screen.say(
+            "the program fails as it is; a failure shows only what it does before that", "yellow"
+        )
 
 
 def _give(text: str, out: Path | None) -> None:
