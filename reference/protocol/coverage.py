@@ -121,7 +121,7 @@ def missing(exercised: Mapping[str, int], model: Sync, operations: Collection[st
 
 def _within_reach(exercised: Mapping[str, int], pattern: str, operations: Collection[str]) -> bool:
     """Whether a page can be in the state of a cell while this driver's device reaches it."""
-    state = pattern.split("/")[-1]
+    state = pattern.rsplit("/", maxsplit=1)[-1]
     if state in _STATE_NEEDS:
         return _STATE_NEEDS[state] in operations
     # Who pins what it maps has no page mapped that the process does not have.
