@@ -57,7 +57,7 @@ def hold(folder: Path = FOLDER, root: Path = ROOT) -> Held:
         folder.mkdir(mode=0o700, exist_ok=True)
         with places.gate():
             return _enter(places)
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise CandidateError(f"the machine's settings: {error}") from None
 
 
