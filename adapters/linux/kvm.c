@@ -65,7 +65,7 @@ static void await(struct guest_ring *ring, uint64_t number)
     for (unsigned i = 0; i < SPINS; i++) {
         if (load(&ring->completed) >= number)
             return;
-        __builtin_ia32_pause();
+        guest_relax();
     }
     store(&ring->awaited, 1);
     for (;;) {
@@ -326,7 +326,8 @@ static void try_machine(unsigned unused)
     (void)unused;
     alarm(TRIAL_SECONDS);
     if (guest_create(&guest, LEAST_WINDOW) < 0) {
-        snprintf(reason, 128, "creating a virtual machine: %s", strerror(errno));
+        snprintf(reason, 128, "creating a virtual machine: %s",
+                 errno == ENOEXEC ? "there is no guest for this processor" : strerror(errno));
         return;
     }
     guest.ring->commands[0] = (struct guest_command){.kind = GUEST_ADD,

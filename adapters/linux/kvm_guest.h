@@ -69,4 +69,12 @@ uint64_t guest_shared(size_t at);
 /* Why it stopped as it should not have. */
 const char *guest_complaint(const struct guest *guest);
 
+/* A moment's rest between two looks at the ring. */
+static inline void guest_relax(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
 #endif
