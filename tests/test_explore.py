@@ -103,7 +103,7 @@ class Polite(FaultingDriver):
 
 
 def test_a_busy_wait_is_not_the_point_before_it() -> None:
-    program = parse(RACE.replace("processes=1", "processes=2") + "fork p0 p1\n")
+    program = parse(RACE.replace("processes=1", "processes=2") + "fork p0 child=p1\n")
     some = explore(program, lambda each: run_program(each, Polite), 1, Explored())
     every = explore(program, lambda each: _anonymous(run_program(each, Polite)), 1, Explored())
     assert histories(list(some)) == histories(list(every))
