@@ -21,7 +21,9 @@ const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
 
 enum { COMMAND_PAGES = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 
-enum { TRIES = 5 };
+enum { TRIES = 5, SPOILED = 4 };
+
+#define TOUCHED (16 * SMALL_PAGE) /* bytes of a buffer that are in use most of the time */
 
 /* One page more, for an access that is not aligned to pages. */
 _Alignas(SMALL_PAGE) static uint8_t bounce[(COMMAND_PAGES + 1) * SMALL_PAGE];
@@ -37,6 +39,35 @@ int hmm_do(int fd, unsigned long code, char *at, size_t pages, void *data)
     return ioctl(fd, code, &it) < 0 ? errno : 0;
 }
 
+/* The driver copies what it writes through pages that it frees then, and that may have been the
+ * device's memory before: a stale translation would find the right words in them.  So the kernel
+ * is made to use them for something else at once, the pages of a pipe. */
+static void spoil_freed(size_t pages)
+{
+    static uint8_t noise[SPOILED * SMALL_PAGE];
+    static int ends[2];
+    size_t size = (pages < SPOILED ? pages : SPOILED) * SMALL_PAGE;
+
+    if (!ends[1]) {
+        memset(noise, 0xa5, sizeof(noise));
+        if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+            process_fatal("pipe");
+    }
+    if (write(ends[1], noise, size) < (ssize_t)size)
+        while (read(ends[0], noise, sizeof(noise)) > 0)
+            ;
+}
+
+void hmm_touch_buffers(void)
+{
+    if (mirror.self == COORDINATOR) { /* where no program runs yet */
+        memset(mirror.shared + WORDS_AT, 0xa5, TOUCHED);
+        memset(mirror.shared + DATA_AT, 0xa5, TOUCHED);
+    }
+    memset(bounce, 0xa5, TOUCHED);
+    spoil_freed(1);
+}
+
 /* The driver gives up after a second in which the range was invalidated again and again, or in
  * which the machine was held up.  What may not be done twice is not tried again. */
 static int insist(int fd, unsigned long code, char *at, size_t pages, void *data)
@@ -48,6 +79,8 @@ static int insist(int fd, unsigned long code, char *at, size_t pages, void *data
         if (error != EBUSY || !again)
             break;
     }
+    if (code == HMM_WRITE)
+        spoil_freed(pages);
     return error;
 }
 

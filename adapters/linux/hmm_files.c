@@ -156,6 +156,7 @@ void device_attach(const lw_operation *op, lw_outcome *outcome)
             return;
         }
         held[number].fd = fd;
+        hmm_touch_buffers();
     }
     held[number].opened = ++device_of(number)->opened;
     device_of(number)->owner = (uint8_t)mirror.self;
@@ -178,6 +179,7 @@ void device_detach(const lw_operation *op, lw_outcome *outcome)
 
 int device_start(void)
 {
+    hmm_touch_buffers();
     return server_start(serve_call);
 }
 

@@ -22,6 +22,10 @@
 
 #include "process.h"
 
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease 448
+#endif
+
 struct mirror mirror;
 
 static int started;
@@ -182,11 +186,23 @@ void process_fork(const lw_operation *op, lw_outcome *outcome)
 
 /* ---- Deaths that are part of a program ---- */
 
+/* Every other process ends by itself.  The rest are killed, and their memory is taken away while
+ * they are still there, as the OOM reaper does it: from user space nothing else leads to an
+ * invalidation that may not block. */
+static int is_reaped(unsigned process)
+{
+    return process % 2;
+}
+
 _Noreturn void process_exit(void)
 {
+    unsigned process = mirror.self - 1;
+
     device_leaving();
-    mirror.control->leaving[mirror.self - 1] = 1;
+    mirror.control->leaving[process] = 1;
     turn_give(COORDINATOR);
+    while (is_reaped(process))
+        pause();
     _exit(0);
 }
 
@@ -196,17 +212,35 @@ int process_alive(unsigned process)
            !mirror.control->leaving[process];
 }
 
+/* Where the kernel cannot (before Linux 5.15), or it has come to its end already, the kill does. */
+static void reap(pid_t pid)
+{
+    int process = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    kill(pid, SIGKILL);
+    if (process >= 0) {
+        syscall(SYS_process_mrelease, process, 0);
+        close(process);
+    }
+}
+
 /* Until its memory is gone.  It stays a zombie, so that a device that is still attached to it
  * meets nobody else under its number. */
 static void await_leaving(void)
 {
     siginfo_t info;
 
-    for (unsigned p = 0; p < PROCESSES; p++)
-        if (mirror.control->leaving[p])
-            while (waitid(P_PID, (id_t)mirror.control->pids[p], &info, WEXITED | WNOWAIT) < 0)
-                if (errno != EINTR)
-                    process_fatal("waitid");
+    for (unsigned p = 0; p < PROCESSES; p++) {
+        pid_t pid = mirror.control->pids[p];
+        if (mirror.control->leaving[p] != 1)
+            continue;
+        if (is_reaped(p))
+            reap(pid);
+        while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0)
+            if (errno != EINTR)
+                process_fatal("waitid");
+        mirror.control->leaving[p] = 2;
+    }
 }
 
 static void bury(unsigned process)

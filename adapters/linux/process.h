@@ -80,7 +80,7 @@ struct control {
     lw_geometry geometry;
     pid_t coordinator;
     pid_t pids[PROCESSES];      /* 0: not alive; a zombie keeps its number until the reset */
-    uint8_t leaving[PROCESSES]; /* its end is no surprise */
+    uint8_t leaving[PROCESSES]; /* 1: its end is no surprise, 2: it has come */
     int places[PROCESSES];      /* CPU that it is bound to, plus 1 */
     uint8_t born;               /* a process, since the coordinator last looked */
     uint8_t touched[FILES];     /* mapped or resized since the reset */
