@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ SECONDS = 30.0
 
 
 class Agent:
-    """A mirror's executable with a client of it."""
+    """A mirror's executable, the installed one unless a path is given, with a client of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: Path | None = None) -> None:
         spec = name if ":" in name else f"linux:{name}"
-        path, environment = executable_of(spec)
+        environment: Mapping[str, str] = {}
+        if path is None:
+            path, environment = executable_of(spec)
         self.keyed = spec == "linux:io_uring"
         self.child = Child(
             lambda file: [str(path), "--fd", str(file)], {**os.environ, **environment}

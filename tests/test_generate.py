@@ -138,6 +138,29 @@ def test_a_candidate_without_jobs_gets_no_job() -> None:
     assert not any(operation.job for p in take(plan, 100) for operation in p.operations)
 
 
+@pytest.mark.parametrize("name", ["all", "jobs"])
+@pytest.mark.parametrize("page_size", [4096, 65536])
+def test_beside_a_job_a_device_writes_whole_units(name: str, page_size: int) -> None:
+    unit, sizes = 4096, (4096, 65536)
+    description = describe(write_unit=unit, page_sizes=sizes)
+    geometry = Geometry(page_size=page_size, pages=8, keys=0)
+    plan = Plan.for_candidate(description, geometry, name)
+    seen: Counter[tuple[str, bool]] = Counter()
+    for program in take(plan, 150):
+        for sketch, operation in steps(plan, program):
+            if operation.kind != Kind.DWRITE:
+                continue
+            whole = operation.offset % unit == 0 and operation.length % unit == 0
+            beside = bool(operation.job or sketch.live.in_flight)
+            seen["job" if operation.job else "beside" if beside else "alone", whole] += 1
+            if operation.job:
+                assert operation.length == unit
+    assert not seen["job", False]
+    assert not seen["beside", False]
+    assert min(seen["job", True], seen["beside", True]) > 20
+    assert min(seen["alone", True], seen["alone", False]) > 50
+
+
 def test_a_candidate_that_can_do_nothing_by_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="no operation that is possible"):
         Plan.for_candidate(describe(operations=frozenset({"fork", "attach", "dread"})))

@@ -198,6 +198,8 @@ class TestPayloads:
             ({"processes": 9}, "processes: 9"),
             ({"surprise": 1}, "unknown field `surprise`"),
             ({"page_sizes": []}, "page_sizes: empty"),
+            ({"write_unit": 4}, "write_unit: 4 is no part of a page slot"),
+            ({"write_unit": 8192}, "write_unit: 8192 is no part of a page slot"),
             ({"name": "\x1b[2J"}, "unprintable characters"),
             ({"notes": ["a\nb"]}, "unprintable characters"),
             ({"left_out": {"map": "\x07"}}, "unprintable characters"),

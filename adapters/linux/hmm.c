@@ -46,12 +46,14 @@ static void spoil_freed(size_t pages)
 {
     static uint8_t noise[SPOILED * SMALL_PAGE];
     static int ends[2];
+    static pid_t whose; /* a child may have closed what it was born with */
     size_t size = (pages < SPOILED ? pages : SPOILED) * SMALL_PAGE;
 
-    if (!ends[1]) {
+    if (whose != getpid()) {
         memset(noise, 0xa5, sizeof(noise));
         if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
             process_fatal("pipe");
+        whose = getpid();
     }
     if (write(ends[1], noise, size) < (ssize_t)size)
         while (read(ends[0], noise, sizeof(noise)) > 0)
