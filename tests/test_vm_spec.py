@@ -36,8 +36,8 @@ def test_reach(text: str, reach: Reach) -> None:
 
 def test_all_that_can_be_said(folder: Path) -> None:
     driver, module = folder / "test_hmm.c", folder / "test_hmm.ko"
-    text = "linux:hmm,driver=test_hmm.c,flavour=debug,cpus=2,nodes=1"
-    assert MachineSpec.parse(text) == MachineSpec(text, "hmm", "debug", driver, None, 2, 1)
+    text = "linux:hmm,driver=test_hmm.c,flavour=debug,cpus=2,nodes=1,merge=off"
+    assert MachineSpec.parse(text) == MachineSpec(text, "hmm", "debug", driver, None, 2, 1, False)
     text = "linux:hmm,module=test_hmm.ko"
     assert MachineSpec.parse(text) == MachineSpec(text, "hmm", "lean", None, module, 1)
 
@@ -54,6 +54,7 @@ def test_all_that_can_be_said(folder: Path) -> None:
         ("linux:hmm,cpus=0", "cpus is a number from 1 to 8"),
         ("linux:hmm,cpus=\u0662", "cpus is a number from 1 to 8"),
         ("linux:hmm,nodes=3", "nodes is a number from 1 to 2"),
+        ("linux:hmm,merge=no", "merge is on or off"),
         ("linux:hmm,driver=gone.c", "no such file: gone.c"),
         ("linux:hmm,driver=test_hmm.ko", "driver is a file that ends in .c"),
         ("linux:hmm,module=test_hmm.c", "module is a file that ends in .ko"),

@@ -119,7 +119,7 @@ def boot_once(kernel: Kernel) -> None:
 
 def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
     """A machine that goes on from the state that it had when it had booted."""
-    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus, spec.nodes)
+    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus, spec.nodes, spec.merge)
     state, fresh = _saved(kernel, boot)
     try:
         return _ready(boot, time.monotonic() + seconds, state)

@@ -50,13 +50,14 @@ class Boot:
     mirror: str
     cpus: int = 1
     nodes: int = 2
+    merge: bool = True
     memory: int = 512
     """MiB."""
 
     def parameters(self) -> str:
         """The kernel's command line."""
-        own = (f"lastwriter.mirror={self.mirror}", f"lastwriter.nodes={self.nodes}")
-        return " ".join((*_PARAMETERS, *own))
+        own = {"mirror": self.mirror, "nodes": self.nodes, "merge": "on" if self.merge else "off"}
+        return " ".join((*_PARAMETERS, *(f"lastwriter.{name}={own[name]}" for name in own)))
 
     def command(self, agent: int, control: int, monitor: int, log: int) -> list[str]:
         """QEMU's command line, with the numbers of inherited files to be its ends of sockets."""

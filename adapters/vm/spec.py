@@ -13,7 +13,7 @@ FLAVOURS = ("lean", "debug")
 MIRRORS = ("hmm",)
 """Mirrors that the agent in the machine can be, as its kernel's command line names them."""
 _PREFIX = "linux:hmm"
-_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N][,nodes=1]"
+_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N][,nodes=1][,merge=off]"
 _MOST_CPUS = 8
 
 
@@ -36,6 +36,8 @@ class MachineSpec:
     cpus: int = 1
     nodes: int = 2
     """Devices that the driver has: with one, all that a program has are files of the same."""
+    merge: bool = True
+    """Pages of equal contents are merged, by KSM."""
 
     @classmethod
     def parse(cls, text: str) -> MachineSpec:
@@ -67,6 +69,7 @@ class MachineSpec:
             _file(text, given, "module", ".ko"),
             _number(text, given, "cpus", 1, _MOST_CPUS),
             _number(text, given, "nodes", 2, 2),
+            _switch(text, given, "merge"),
         )
 
 
@@ -75,6 +78,13 @@ def _number(text: str, given: dict[str, str], key: str, default: int, most: int)
     if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= most):
         raise CandidateError(f"{text}: {key} is a number from 1 to {most}")
     return int(value)
+
+
+def _switch(text: str, given: dict[str, str], key: str) -> bool:
+    value = given.get(key, "on")
+    if value not in {"on", "off"}:
+        raise CandidateError(f"{text}: {key} is on or off")
+    return value == "on"
 
 
 def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | None:
@@ -88,4 +98,4 @@ def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | Non
     return path.resolve()
 
 
-_KEYS = frozenset({"driver", "module", "flavour", "cpus", "nodes"})
+_KEYS = frozenset({"driver", "module", "flavour", "cpus", "nodes", "merge"})
