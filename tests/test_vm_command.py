@@ -58,7 +58,7 @@ def test_build_status_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[1] == "the debug machine is not built: lastwriter vm build --flavour debug"
 
     assert run("clean") == 0
-    assert capsys.readouterr().out.startswith(f"{root()}: ")
+    assert capsys.readouterr().out == f"removed what was in {root()}\n"
     assert not list(root().glob("kernels/*"))
 
 

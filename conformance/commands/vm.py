@@ -89,7 +89,7 @@ def status() -> None:
     screen = Screen()
     for flavour in FLAVOURS:
         screen.say(_state(flavour))
-    screen.say(f"{root()}: {size_of(root()) >> 20} MiB in all")
+    screen.say(f"all of it is in {root()}")
 
 
 def _state(flavour: str) -> str:
@@ -107,6 +107,5 @@ def _state(flavour: str) -> str:
 @vm.command("clean")
 def clean_command() -> None:
     """Remove all that was built for virtual machines."""
-    before = size_of(root())
     clean()
-    Screen().say(f"{root()}: {(before - size_of(root())) >> 20} MiB removed")
+    Screen().say(f"removed what was in {root()}")
