@@ -143,6 +143,12 @@ class TestFailures:
         with pytest.raises(CandidateError, match=r"^needs flex, bc: apt-get install flex bc$"):
             build("lean")
 
+    def test_what_is_built_needs_no_turn(self, tmp_path: Path) -> None:
+        source = tarball(tmp_path)
+        kernel = build("lean", source=source)
+        with locked():
+            assert build("lean", source=source).folder == kernel.folder
+
     def test_one_build_at_a_time(self, tmp_path: Path) -> None:
         with locked(), pytest.raises(CandidateError, match="somebody else is building"):
             build("lean", source=tarball(tmp_path))

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,8 +50,11 @@ def build(
     """
     _check_tools(source)
     found = find_source(source)
+    place = _place(found, flavour)
+    if (place / DONE).exists() and (root() / flavour).resolve() == place.resolve():
+        return Kernel(place)
     with locked() as lock:
-        work = _Build(found, flavour, jobs or os.cpu_count() or 1, lock, report)
+        work = _Build(found, flavour, place, jobs or os.cpu_count() or 1, lock, report)
         kernel = work.kernel()
         _switch(flavour, kernel)
         _remove_unused()
@@ -67,20 +70,24 @@ def _check_tools(given: Path | None) -> None:
         raise CandidateError(f"needs {', '.join(packages)}: {install_command(packages)}")
 
 
+def _place(source: Source, flavour: str) -> Path:
+    """Where the kernel with these inputs is, once it is built."""
+    key = digest(str(FORMAT), source.name, flavour, fragment(flavour))
+    return root() / "kernels" / f"{flavour}-{key}"
+
+
 @dataclass
 class _Build:
     source: Source
     flavour: str
+    folder: Path
     jobs: int
     lock: int
     report: Report
-    options: str = field(init=False)
-    folder: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.options = fragment(self.flavour)
-        key = digest(str(FORMAT), self.source.name, self.flavour, self.options)
-        self.folder = root() / "kernels" / f"{self.flavour}-{key}"
+    @property
+    def options(self) -> str:
+        return fragment(self.flavour)
 
     @property
     def log(self) -> Path:
