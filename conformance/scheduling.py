@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -19,12 +19,10 @@ from .reduce.places import places
 
 __all__ = ["CHOICES", "SCHEDULES", "short_sweep", "switch_choices", "under_schedules"]
 
-_AIMS = 2
-"""Schedules of each program that are aimed at its meetings, besides the drawn one."""
-_RANDOM_INTERVALS = (2, 5)
+_RANDOM_INTERVALS = (2, 3, 5, 20)
 _PCT_DEPTHS = (1, 2, 3)
 _MOVES = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM})
-SCHEDULES = 2 + _AIMS + len(_RANDOM_INTERVALS) + 3
+SCHEDULES = 7
 """Schedules of each program."""
 _SWITCHES = 4
 """Switches that are drawn for a program at most."""
@@ -41,23 +39,31 @@ CHOICES = _SWITCHES * _PACKED
 def under_schedules(program: Program, choices: bytes) -> Iterator[Program]:
     """A program under each of its schedules, which follow from its seed and the choices."""
     random = Random(program.seed)
-    aims = [choices, *(_choices(random) for _ in range(_AIMS))]
-    schedules = [PLAIN, *(Schedule(_drawn(program, aim)) for aim in aims)]
-    for interval in _RANDOM_INTERVALS:
-        schedules.append(Schedule(strategy="random", seed=random.getrandbits(64), depth=interval))
-    depth = random.choice(_PCT_DEPTHS)
-    schedules.append(Schedule(strategy="pct", seed=random.getrandbits(64), depth=depth))
-    for switches in ((), _drawn(program, _choices(random))):
-        schedules.append(Schedule(switches, injections=(_failure(program, random),)))
+    schedules = (
+        PLAIN,
+        Schedule(_drawn(program, choices)),
+        Schedule(_drawn(program, _choices(random))),
+        _chosen("random", random, _RANDOM_INTERVALS),
+        _chosen("pct", random, _PCT_DEPTHS),
+        Schedule(injections=(_failure(program, random),)),
+        Schedule(_drawn(program, _choices(random)), injections=(_failure(program, random),)),
+    )
+    assert len(schedules) == SCHEDULES
     for schedule in schedules:
         yield replace(program, schedule=schedule)
+
+
+def _chosen(strategy: str, random: Random, depths: Sequence[int]) -> Schedule:
+    """One that is chosen while the program runs."""
+    depth = random.choice(depths)
+    return Schedule(strategy=strategy, seed=random.getrandbits(64), depth=depth)
 
 
 def _failure(program: Program, random: Random) -> Injection:
     """A failure of something that the program is likely to ask for."""
     sites = [("allocation", 3), ("wait", 1)]
     if any(each.kind in _MOVES for each in program.operations):
-        sites += [("copy", 4), ("copy", 2), ("allocation", 4)]
+        sites = [("copy", 3), ("copy", 2), ("allocation", 4)]
     if any(each.flags & Flag.NONBLOCK for each in program.operations):
         sites += [("trylock", 2), ("trylock", 1)]
     site, times = random.choice(sites)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+from rich.measure import Measurement
 from rich.table import Table
 
 from reference.rules import RULES, Rule, lookup
@@ -15,10 +18,22 @@ __all__ = ["rules"]
 
 
 @click.command()
+@click.option(
+    "--coverage",
+    type=click.Path(path_type=Path),
+    metavar="CERTIFICATE",
+    multiple=True,
+    help="Show what of the protocol a certified driver was put to the test with.",
+)
 @click.argument("rule", required=False)
-def rules(rule: str | None) -> None:
+def rules(rule: str | None, coverage: tuple[Path, ...]) -> None:
     """The rules of the contract, or one of them in full."""
     screen = Screen()
+    if coverage:
+        if rule is not None:
+            raise UsageError("--coverage is about all rules: leave the rule out")
+        _show_coverage(coverage, screen)
+        return
     if rule is None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("rule", "checked by", "models", ""):
@@ -32,6 +47,28 @@ def rules(rule: str | None) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     screen.print(_in_full(found))
+
+
+def _show_coverage(paths: tuple[Path, ...], screen: Screen) -> None:
+    from ..coverage import (  # noqa: PLC0415 (only for those who ask for it)
+        MARK,
+        coverage_rows,
+        coverage_table,
+        load_certificate,
+        never_met,
+    )
+
+    certificates = [load_certificate(path) for path in paths]
+    table = coverage_table(certificates)
+    # Cut to the width of a terminal it would say nothing.
+    width = max(screen.width, Measurement.get(screen, screen.options, table).maximum)
+    screen.print(table, width=width, crop=False, no_wrap=True)
+    lacking = [cell for each in certificates for cell in never_met(coverage_rows(each))]
+    screen.print()
+    if lacking:
+        screen.say(f"{MARK} must be met for a PASS, and never was: {'; '.join(lacking)}")
+    else:
+        screen.say("every cell that must be met for a PASS was met")
 
 
 def _models(rule: Rule) -> str:

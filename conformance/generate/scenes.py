@@ -110,7 +110,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (4, (_ANY, _USE, _EVENT, _INSERT, _LOSS)),
     (2, (_ANY, _USE, _LOSS, _REMOVE)),
     (5, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _DISCARD)),
-    (7, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
+    (8, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
     (5, (_ANONYMOUS, _TO_DEVICE, _USE, _UNMAP)),
     (2, (_ANONYMOUS, _WRITE, _TO_DEVICE, _USE, _HOME, _TOUCH)),
     (4, (_ANONYMOUS, _EXCLUSIVE, _UNMAP, _EXCLUSIVE, _TOUCH)),

@@ -5,7 +5,7 @@ what it did, and when, can.  Nothing here knows the host: a record is plain data
 """
 
 from .check import check
-from .coverage import CONDITIONS, UNTESTED, missing
+from .coverage import CONDITIONS, UNTESTED, missing, required
 from .violation import Profile, Violation
 
-__all__ = ["CONDITIONS", "UNTESTED", "Profile", "Violation", "check", "missing"]
+__all__ = ["CONDITIONS", "UNTESTED", "Profile", "Violation", "check", "missing", "required"]

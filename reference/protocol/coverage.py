@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from reference.syncmodels import Sync
 
-__all__ = ["CONDITIONS", "REQUIRED", "UNTESTED", "count", "missing"]
+__all__ = ["CONDITIONS", "REQUIRED", "UNTESTED", "count", "missing", "required"]
 
 _NOTIFIED = (
     "I12/UNMAP/blockable/present",
@@ -105,18 +105,25 @@ def _fits(cell: list[str], wanted: list[str]) -> bool:
     )
 
 
-def missing(exercised: Mapping[str, int], model: Sync, operations: Collection[str]) -> list[str]:
-    """Required cells that were never reached, of rules that concern the driver.
+def required(
+    exercised: Mapping[str, int], model: Sync, operations: Collection[str]
+) -> dict[str, int]:
+    """The cells that must be reached, of rules that concern the driver: how often each was.
 
-    `operations` names those that it can do.
+    `operations` names those that the driver can do.
     """
-    return [
-        pattern
+    return {
+        pattern: count(exercised, pattern)
         for pattern in REQUIRED[model]
-        if count(exercised, pattern) == 0
-        and _concerns(exercised, pattern.split("/")[0])
+        if _concerns(exercised, pattern.split("/")[0])
         and _within_reach(exercised, pattern, operations)
-    ]
+    }
+
+
+def missing(exercised: Mapping[str, int], model: Sync, operations: Collection[str]) -> list[str]:
+    """Those of the required cells that were never reached."""
+    cells = required(exercised, model, operations)
+    return [pattern for pattern, reached in cells.items() if not reached]
 
 
 def _within_reach(exercised: Mapping[str, int], pattern: str, operations: Collection[str]) -> bool:
