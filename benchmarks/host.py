@@ -19,10 +19,12 @@ from reference.drivers import DRIVERS
 from reference.drivers.driver import Driver
 from reference.geometry import Geometry
 from reference.host import Run, run_program
+from reference.model import judge
 from reference.model.lastwriter import LastWriter
 from reference.operations import Kind
 from reference.program import Program
 from reference.schedule import Schedule
+from reference.trace import Trace
 
 from .timing import best_of
 
@@ -52,6 +54,8 @@ class Row:
     """Seconds of CPU time, without the model."""
     judged: float
     """Likewise, with it."""
+    checked: float
+    """Likewise, with the rules of the protocol too: all that a certification judges."""
 
 
 def describe(driver: type[Driver]) -> Description:
@@ -100,12 +104,18 @@ def measure(driver: type[Driver], strategy: str, depth: int, count: int) -> Row:
         for program in given:
             judged(program, run_program(program, driver))
 
+    def check_all() -> None:
+        for program in given:
+            run = run_program(program, driver)
+            judge(Trace(program, tuple(run.outcomes), hosted=run.plain()))
+
     return Row(
         len(given),
         sum(map(len, given)),
         points,
         best_of(REPEATS, run_all).cpu,
         best_of(REPEATS, judge_all).cpu,
+        best_of(REPEATS, check_all).cpu,
     )
 
 
@@ -113,7 +123,10 @@ def running(count: int) -> Table:
     table = Table(title=f"Programs of {LENGTH} operations, Python drivers, one core, CPU time")
     for heading in ("driver", "schedules"):
         table.add_column(heading)
-    for heading in ("points/s", "programs/s", "with the model", "points a program"):
+    for heading in (
+        *("points/s", "programs/s", "with the model", "with the protocol check"),
+        "points a program",
+    ):
         table.add_column(heading, justify="right")
     for name, driver in DRIVERS.items():
         for title, strategy, depth in STRATEGIES:
@@ -124,6 +137,7 @@ def running(count: int) -> Table:
                 f"{row.points / row.running:,.0f}",
                 f"{row.programs / row.running:,.0f}",
                 f"{row.programs / row.judged:,.0f}",
+                f"{row.programs / row.checked:,.0f}",
                 f"{row.points / row.programs:.0f}",
             )
     return table

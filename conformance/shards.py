@@ -41,6 +41,8 @@ SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
+_PAGES = (2, 3, 4, 2, 6)
+"""Pages of scheduled programs, shard by shard: few, but at times more than a device can take."""
 _SCENES = 160
 """In 256ths, the scheduled programs that begin with a meeting of two actors."""
 _OFTENER = {Kind.INVALIDATE: 4, Kind.EXIT: 6, Kind.FORK: 2}
@@ -118,7 +120,7 @@ def _scheduled_plan(description: Description, model: Sync, shard: Shard) -> Plan
     long = shard.index % 8 == 7
     limited = description.limit(Geometry(page_size=shard.page_size))
     geometry = limited._replace(
-        pages=8 if long else 2 + shard.index % 3, processes=min(limited.processes, 2)
+        pages=8 if long else _PAGES[shard.index % len(_PAGES)], processes=min(limited.processes, 2)
     )
     profile = Profile.for_candidate(description, geometry, model, shard.profile)
     weights = {kind: weight * _OFTENER.get(kind, 1) for kind, weight in profile.weights.items()}

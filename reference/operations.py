@@ -95,7 +95,10 @@ class Flag(enum.IntFlag):
 
 
 class Event(enum.IntEnum):
-    """Invalidation events, numbered as in Linux's `enum mmu_notifier_event`."""
+    """Invalidation events, numbered as in Linux's `enum mmu_notifier_event`.
+
+    No kernel sends the last: it stands for one that a driver does not know (E1).
+    """
 
     UNMAP = 0
     CLEAR = 1
@@ -105,6 +108,7 @@ class Event(enum.IntEnum):
     RELEASE = 5
     MIGRATE = 6
     EXCLUSIVE = 7
+    UNKNOWN = 255
 
 
 class Operation(NamedTuple):

@@ -21,7 +21,7 @@ class What(enum.IntEnum):
     """
 
     BEGIN = 1  # kind of operation
-    END = 2  # kind of operation
+    END = 2  # kind of operation, status of its outcome
     START = 3  # range number, space, first, end, event, owner, blockable, state of each page
     CALLBACK = 4  # subscription, range number, current sequence (0: a list notifier)
     RETURNED = 5  # subscription, range number, answer (1: done, 0: refused; else a negative errno)
@@ -35,7 +35,8 @@ class What(enum.IntEnum):
     READ_BEGIN = 13  # subscription, sequence
     READ_RETRY = 14  # subscription, sequence asked about, answer
     SET_SEQUENCE = 15  # subscription, sequence
-    COLLECT = 16  # device, space, first, end, sequence: hmm_range_fault is called
+    COLLECT = 16  # device, space, first, end, sequence, what is asked for each page: `w` to write,
+    # `r` to read, `-` nothing, `x` to write and not to fault: hmm_range_fault is called
     COLLECTED = 17  # device, answer (0 or a negative errno)
     ACQUIRE = 18  # lock, how (0 exclusive, 1 shared)
     UNLOCK = 19  # lock, how
@@ -71,6 +72,11 @@ class What(enum.IntEnum):
     FOUND = 49  # device, page, frame (0: none yet, -1: never), writable, order: what was collected
     LAUNCH = 50  # device, job, keys: from now on the device works on it
     COPIED = 51  # space, page: a private mapping's page of a file is now one of its own
+    REFUSED = 52  # device, space, answer: an interval subscription cannot be inserted
+    CHECK_RETRY = 53  # subscription, sequence asked about, answer: mmu_interval_check_retry
+    ENDING = 54  # subscription, range number: the end callback of a list notifier begins
+    ENDED = 55  # subscription, range number
+    FULL = 56  # device: no frame of its memory is free
 
 
 class Entry(NamedTuple):

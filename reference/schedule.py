@@ -37,7 +37,7 @@ KERNEL = 16
 """Actor of reclaim, migration and other threads of the kernel."""
 ENGINE = 24
 """Actor of the engine of device 0, which does the accesses of submitted jobs."""
-SITES = ("allocation", "copy", "wait", "trylock")
+SITES = ("allocation", "copy", "wait", "trylock", "insert")
 """Where a failure may be injected."""
 WAITING = "waiting for "
 """Begins the name of a protocol point at which an actor is left because it has to wait."""

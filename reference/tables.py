@@ -17,6 +17,7 @@ from .operations import OPERATION, Event, Flag, Kind
 from .outcomes import OUTCOME, Status
 from .packing import FAILURE, SCHEDULE, SWITCH
 from .program import _HEADER, MAX_OPERATIONS
+from .protocol.coverage import REQUIRED, UNTESTED
 from .rules import RULES, Rule, family
 from .schedule import ACTORS
 from .schema import ABI_VERSION, Layout
@@ -204,6 +205,39 @@ def exercises() -> str:
     return table(["Id", "Needs", "Enough", "What the suite does", "What is expected"], rows)
 
 
+def cells() -> str:
+    """The cells that must be reached, by what they have in common."""
+    groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for model, patterns in REQUIRED.items():
+        for pattern in patterns:
+            rule, event, may_block, state = [*pattern.split("/"), "", "", ""][:4]
+            states = groups.setdefault((rule, event, may_block), {})
+            states.setdefault(state, []).append(model)
+    rows = (
+        [f"**{rule}**", _any(event), _MAY_BLOCK[may_block], _any(state), _of_models(models)]
+        for (rule, event, may_block), states in groups.items()
+        for state, models in states.items()
+    )
+    return table(["Rule", "By event, or what was met", "May block", "Page", "Models"], rows)
+
+
+_MAY_BLOCK = {"blockable": "yes", "nonblock": "no", "": ""}
+
+
+def _any(name: str) -> str:
+    return "any" if name == "*" else name
+
+
+def _of_models(models: Sequence[str]) -> str:
+    return "all" if len(models) == len(Sync) else ", ".join(models)
+
+
+def untested() -> str:
+    """The rules that are not checked yet."""
+    rows = ([f"**{rule}**", reason] for rule, reason in UNTESTED.items())
+    return table(["Rule", "Why"], rows)
+
+
 # -- documents --------------------------------------------------------------------------------
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -225,6 +259,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "sync models": sync_models,
     "rules": rules,
     "exercises": exercises,
+    "cells": cells,
+    "untested": untested,
 }
 """What can stand in a generated block, by name."""
 

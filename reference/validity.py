@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .geometry import Geometry
-from .operations import ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, WORD, Flag, Kind, Operation
+from .operations import ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, WORD, Event, Flag, Kind, Operation
 from .program import Program
 from .signatures import RIGHTS, SIGNATURES
 
@@ -21,6 +21,9 @@ MAX_JOB = 8
 """Accesses in one job."""
 MAX_LENGTH = 4 << 20
 """Bytes of one access."""
+
+
+_EVENTS = frozenset(map(int, Event))
 
 
 class ProgramError(ValueError):
@@ -74,10 +77,11 @@ class Liveness:
             ("process", geometry.processes),
             ("device", geometry.devices),
             ("page", geometry.pages),
-            ("event", 8),
         ):
             if name in used and getattr(operation, name) >= limit:
                 return f"{name} {getattr(operation, name)} is not below {limit}"
+        if "event" in used and operation.event not in _EVENTS:
+            return f"event {operation.event} is none of {', '.join(map(str, sorted(_EVENTS)))}"
         if "file" in used and (kind == Kind.TRUNCATE or operation.flags & Flag.FILE):
             if operation.file >= geometry.files:
                 return f"file {operation.file} is not below {geometry.files}"

@@ -76,7 +76,7 @@ def _operation(
         "file": file,
         "key": key,
         "job": job,
-        "event": rng.randrange(len(Event)),
+        "event": rng.randrange(len(Event) - 1),
         "value": stamp,
         "expected": rng.choice((0, stamp - (1 << 20))),
     }

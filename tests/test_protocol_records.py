@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from reference.host.hardware import LOCAL
-from reference.operations import Event
+from reference.operations import Event, Kind
+from reference.outcomes import Status
 from reference.protocol import Profile, check, missing
 from reference.protocol import state as protocol_state
 from reference.protocol.coverage import CONDITIONS, REQUIRED, UNTESTED, count
@@ -28,7 +29,7 @@ SETUP: list[Step] = [
 ]
 LOOKUP: list[Step] = [
     (DRIVER, What.READ_BEGIN, SUBSCRIPTION, 1),
-    (DRIVER, What.COLLECT, 0, 0, 3, 4, 1),
+    (DRIVER, What.COLLECT, 0, 0, 3, 4, 1, "w"),
     (DRIVER, What.FOUND, 0, 3, 5, 1, 0),
     (DRIVER, What.COLLECTED, 0, 0),
 ]
@@ -146,6 +147,119 @@ def test_lookups_are_used_as_they_were_answered() -> None:
     assert broken([*SETUP, *LOOKUP, *failed[1:], *CHECK, *COMMIT]) == "H9"
 
 
+def asking(requests: str, frame: int = 5) -> list[Step]:
+    """A lookup with what it asks for the page and the frame that it finds."""
+    found: Step = (DRIVER, What.FOUND, 0, 3, frame, int(requests == "w"), 0)
+    return [LOOKUP[0], (DRIVER, What.COLLECT, 0, 0, 3, 4, 1, requests), found, LOOKUP[3]]
+
+
+def test_to_ask_for_writing_is_to_ask_for_a_fault_too() -> None:
+    assert not broken([*SETUP, *asking("w"), *CHECK, *COMMIT])
+    assert broken([*SETUP, *asking("x")]) == "H4"
+
+
+def test_a_snapshot_of_a_hole_leads_nowhere() -> None:
+    read: list[Step] = [COMMIT[0], (DRIVER, What.DEVICE_MAP, 0, 0, 3, 1, 0), COMMIT[2]]
+    assert not broken([*SETUP, *asking("-"), *CHECK, *read])
+    assert broken([*SETUP, *asking("-", frame=0), *CHECK, *read]) == "H6"
+    assert broken([*SETUP, *asking("r", frame=0), *CHECK, *read]) == "H5"
+    _, exercised = check(entries([*SETUP, *asking("-"), *CHECK]), Sync.FAULTING)
+    assert (exercised["H4"], exercised["H6"]) == (0, 1)
+
+
+def test_a_check_without_lock_is_a_hint() -> None:
+    hint: list[Step] = [(DRIVER, What.CHECK_RETRY, SUBSCRIPTION, 1, 0)]
+    assert not broken([*SETUP, *LOOKUP, *hint, *CHECK, *COMMIT])
+    assert broken([*SETUP, *LOOKUP, *hint, CHECK[0], *COMMIT]) == "I11"
+    assert broken([*SETUP, *LOOKUP, CHECK[0], *COMMIT]) == "H2"
+
+
+@pytest.mark.parametrize("kind", [Kind.ATTACH, Kind.REGISTER])
+def test_an_insertion_that_failed_is_passed_on(kind: Kind) -> None:
+    failed: list[Step] = [(DRIVER, What.REFUSED, 0, 0, -22)]
+    inserted: list[Step] = [SETUP[-1]]
+    ok, error = (
+        [(DRIVER, What.END, int(kind), int(status))] for status in (Status.OK, Status.ERROR)
+    )
+    assert broken([*failed, *ok]) == "I1"
+    assert not broken([*failed, *error])
+    assert not broken([*failed, *inserted, *ok]), "another try"
+    assert not broken([*failed, (DRIVER, What.END, int(Kind.DREAD), int(Status.OK))])
+    _, exercised = check(entries([*failed, *error, *ok]), Sync.FAULTING)
+    assert exercised["I1"] == 1
+
+
+LISTED: list[Step] = [
+    (DRIVER, What.ATTACH, 0, 0, 0),
+    (DRIVER, What.INSERT, SUBSCRIPTION, 0, 0, 0, 8, 0),
+    (DRIVER, What.PIN, 5, 0, 0, 3),
+    *COMMIT[:2],
+    (DRIVER, What.UNPIN, 5),
+    (CPU, What.START, 9, 0, 2, 4, int(Event.CLEAR), -1, 1, "hp"),
+    (CPU, What.CALLBACK, SUBSCRIPTION, 9, 0),
+    *ZAP[2:5],
+    *RETURN,
+    *FINISH,
+]
+
+
+@pytest.mark.parametrize(
+    ("touch", "rule"),
+    [
+        ((CPU, What.GET, 5), "S3"),
+        ((CPU, What.COPY, 5, 6), "S3"),
+        ((CPU, What.DMA_MAP, 0, 2, 5), "S3"),
+        ((CPU, What.GET, 6), ""),
+        ((DRIVER, What.GET, 5), ""),
+    ],
+)
+def test_pages_of_a_range_are_gone_at_its_end(touch: Step, rule: str) -> None:
+    ending, ended = ((CPU, what, SUBSCRIPTION, 9) for what in (What.ENDING, What.ENDED))
+    assert broken([*LISTED, ending, touch, ended]) == rule
+    assert broken([*LISTED, touch, ending, ended]) == ""
+    kept: Step = (CPU, What.GET, 5)
+    assert broken([*LISTED[:-7], kept, *LISTED[-7:], ending, touch, ended]) == ""
+    _, exercised = check(entries([*LISTED, ending, ended]), Sync.FAULTING)
+    assert exercised["S3"] == 1
+
+
+def test_what_keeps_a_page_unmapped_is_counted() -> None:
+    """A check that is true, a read section that waits, and a page that is let go unmapped."""
+    quiet = [ZAP[0], ZAP[1], ZAP[-1]]
+    begun = [*SETUP, *start(), *quiet, *RETURN]
+    true: list[Step] = [*CHECK[:1], (DRIVER, What.READ_RETRY, SUBSCRIPTION, 1, 1)]
+    waits: list[Step] = [(DRIVER, What.SLEEP, 0), (DRIVER, What.BLOCK, 0)]
+    begins: Step = (DRIVER, What.READ_BEGIN, SUBSCRIPTION, 3)
+    pinned: Step = (DRIVER, What.PIN, 5, 0, 0, 3)
+    unpinned: Step = (DRIVER, What.UNPIN, 5)
+    for steps, count_of in (
+        ([*SETUP, *LOOKUP, *start(), *quiet, *RETURN, *true], 1),
+        ([*SETUP, *LOOKUP, *start(), *quiet, *RETURN, *FINISH, *true], 0),
+        ([*begun, *waits, *FINISH, begins], 1),
+        ([*begun, *FINISH, *waits, begins], 0),
+        ([*begun, *waits, *FINISH, waits[0], begins], 0),
+        ([*LISTED[:2], pinned, *LISTED[6:8], *RETURN, unpinned], 1),
+        ([*LISTED[:2], pinned, *LISTED[6:8], *RETURN, *FINISH, unpinned], 0),
+        ([*LISTED[:5], *LISTED[6:8], *ZAP[2:5], *RETURN, unpinned], 0),
+    ):
+        _, exercised = check(entries(steps), Sync.FAULTING)
+        assert exercised["S2/CLEAR/blockable/present"] == count_of, steps
+
+
+def test_a_retry_is_needless_if_nothing_has_changed() -> None:
+    true: list[Step] = [*CHECK[:1], (DRIVER, What.READ_RETRY, SUBSCRIPTION, 1, 1)]
+    quiet = [ZAP[0], ZAP[1], ZAP[-1]]
+    looked = [*SETUP, *LOOKUP, *start(), *quiet, *RETURN]
+    for steps, expected in (
+        ([*looked, *true], (1, 0)),
+        ([*looked, *FINISH, *true], (1, 0)),
+        ([*looked, FINISH[-1], *true], (1, 1)),
+        ([*SETUP, *LOOKUP, *true], (0, 1)),
+    ):
+        _, exercised = check(entries(steps), Sync.FAULTING)
+        assert (exercised["I9"], exercised["I10"]) == expected, steps
+
+
 def test_busy_means_a_new_read_section() -> None:
     busy: list[Step] = [*LOOKUP[:2], (DRIVER, What.COLLECTED, 0, -16)]
     assert broken([*SETUP, *busy, LOOKUP[1]]) == "H2"
@@ -166,7 +280,7 @@ def test_nothing_is_mapped_between_start_and_end() -> None:
     quiet = [ZAP[0], ZAP[1], ZAP[-1]]
     late: list[Step] = [
         (DRIVER, What.READ_BEGIN, SUBSCRIPTION, 3),
-        (DRIVER, What.COLLECT, 0, 0, 3, 4, 3),
+        (DRIVER, What.COLLECT, 0, 0, 3, 4, 3, "w"),
         *LOOKUP[2:],
         CHECK[0],
         (DRIVER, What.READ_RETRY, SUBSCRIPTION, 3, 0),

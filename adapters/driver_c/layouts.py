@@ -239,6 +239,7 @@ SERVICES: dict[str, Service] = {
     "mmu_interval_notifier_remove": _ON,
     "mmu_interval_read_begin": Service(c_uint64, (c_void_p,)),
     "mmu_interval_read_retry": Service(c_bool, (c_void_p, c_uint64)),
+    "mmu_interval_check_retry": Service(c_bool, (c_void_p, c_uint64)),
     "mmu_interval_set_seq": Service(None, (c_void_p, c_uint64)),
     "mmu_notifier_register": Service(c_int, (c_void_p, c_void_p, c_void_p), over=-22),
     "mmu_notifier_unregister": _ON,

@@ -212,6 +212,11 @@ class Services:
         interval = self._find(driver, notifier, Interval, service)
         return driver.kernel.mmu_interval_read_retry(interval.inserted(service), seq)
 
+    def mmu_interval_check_retry(self, driver: CDriver, notifier: int | None, seq: int) -> bool:
+        service = "mmu_interval_check_retry"
+        interval = self._find(driver, notifier, Interval, service)
+        return driver.kernel.mmu_interval_check_retry(interval.inserted(service), seq)
+
     def mmu_interval_set_seq(self, driver: CDriver, notifier: int | None, seq: int) -> None:
         service = "mmu_interval_set_seq"
         interval = self._find(driver, notifier, Interval, service)

@@ -114,6 +114,7 @@ enum lw_event {
     LW_EVENT_RELEASE = 5,
     LW_EVENT_MIGRATE = 6,
     LW_EVENT_EXCLUSIVE = 7,
+    LW_EVENT_UNKNOWN = 255,
 };
 
 enum lw_status {

@@ -260,6 +260,7 @@ struct lw_kernel {
     void (*mmu_interval_notifier_remove)(struct mmu_interval_notifier *notifier);
     unsigned long (*mmu_interval_read_begin)(struct mmu_interval_notifier *notifier);
     bool (*mmu_interval_read_retry)(struct mmu_interval_notifier *notifier, unsigned long seq);
+    bool (*mmu_interval_check_retry)(struct mmu_interval_notifier *notifier, unsigned long seq);
     void (*mmu_interval_set_seq)(struct mmu_interval_notifier *notifier, unsigned long cur_seq);
     int (*mmu_notifier_register)(struct mmu_notifier *notifier, struct mm_struct *mm,
                                  const void *frame);

@@ -77,6 +77,7 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 #define mmu_interval_notifier_remove(...) lw_kernel->mmu_interval_notifier_remove(__VA_ARGS__)
 #define mmu_interval_read_begin(...) lw_kernel->mmu_interval_read_begin(__VA_ARGS__)
 #define mmu_interval_read_retry(...) lw_kernel->mmu_interval_read_retry(__VA_ARGS__)
+#define mmu_interval_check_retry(...) lw_kernel->mmu_interval_check_retry(__VA_ARGS__)
 #define mmu_interval_set_seq(...) lw_kernel->mmu_interval_set_seq(__VA_ARGS__)
 #define mmu_notifier_register(notifier, mm) lw_kernel->mmu_notifier_register(notifier, mm, LW_FRAME)
 #define mmu_notifier_unregister(...) lw_kernel->mmu_notifier_unregister(__VA_ARGS__)

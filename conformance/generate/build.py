@@ -49,6 +49,7 @@ _SHARED, _FILE = int(Flag.SHARED), int(Flag.FILE)
 _U64 = (1 << 64) - 1
 _ADDEND_SHIFT = 44
 _STAMP_SHIFT = 20
+_EVENTS = tuple(map(int, Event))
 _JOB_SIZE = 3
 """Accesses in a generated job."""
 _DEAD_KEY, _OUTSIDE = 248, 228
@@ -446,7 +447,9 @@ def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     process = _process(sketch, choice)
     page, pages = area_range(sketch, process, choice)
     flags = int(Flag.NONBLOCK) if choice[HOW] >= 192 else 0
-    event = choice[OTHER] * len(Event) >> 8
+    # Only drivers are told of events that no kernel sends: a closed mirror is the kernel's too.
+    events = _EVENTS if sketch.plan.description.schedules else _EVENTS[:-1]
+    event = pick(events, choice[OTHER])
     return Operation(kind, process, 0, flags, page, pages, event=event)
 
 

@@ -65,6 +65,8 @@ _ANONYMOUS = Step({Kind.MAP: 1}, {LENGTH: 0, OFFSET: 0, HOW: 0})
 """Private memory of the process's own, which it may write."""
 _SEVERAL = Step({Kind.MAP: 1}, {LENGTH: 0, OFFSET: 0, HOW: 0, PAGE: 0, PAGES: 150})
 """The same, of two pages."""
+_EVERYTHING = Step({Kind.MAP: 1}, {LENGTH: 0, OFFSET: 0, HOW: 0, PAGE: 0, PAGES: 255})
+"""The same, of as many pages as there can be."""
 _USE = Step({**_ACCESSES, Kind.FAULT: 1}, _HERE)
 _CHANGE = Step(_CHANGES, _HERE)
 _LOSS = Step({Kind.DISCARD: 3, Kind.MAP: 3, Kind.RECLAIM: 2, Kind.MIGRATE: 1}, _HERE)
@@ -76,8 +78,9 @@ _FORK = Step({Kind.FORK: 1})
 _EVENT = Step(_EVENTS, _HERE)
 _WITHOUT_SLEEP = Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 255})
 _OF_EACH_KIND = tuple(
-    Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 0, OTHER: 32 * event})
-    for event in (Event.MIGRATE, Event.EXCLUSIVE, Event.RELEASE)
+    Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 0, OTHER: -(-256 * place // len(Event))})
+    for place, event in enumerate(Event)
+    if event in {Event.RELEASE, Event.MIGRATE, Event.EXCLUSIVE, Event.UNKNOWN}
 )
 """Events that are rarely anybody else's doing."""
 _QUEUE = Step({**_ACCESSES, Kind.DREAD: 5}, {**_HERE, HOW: 255})
@@ -86,6 +89,7 @@ _SUBMIT = Step({Kind.SUBMIT: 1})
 _WAIT = Step({Kind.WAIT: 1})
 _COLLAPSE = Step({Kind.COLLAPSE: 1}, _HERE | {PAGES: 0})
 _TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE)
+_ALL_TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE | {PAGES: 0, OTHER: 0})
 _HOME = Step({Kind.TO_SYSTEM: 1}, _HERE)
 _EXCLUSIVE = Step({Kind.EXCLUSIVE: 1}, _HERE)
 _TOUCH = Step({Kind.WRITE: 3, Kind.READ: 1}, _HERE)
@@ -95,17 +99,17 @@ _REMOVE = Step({Kind.DETACH: 1, Kind.UNREGISTER: 2})
 _EXIT = Step({Kind.EXIT: 1}, {WHO: 0})
 
 _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
-    (6, (_ANY, _TOUCH, _USE, _LOSS, _USE, _CHANGE)),
+    (5, (_ANY, _TOUCH, _USE, _LOSS, _USE, _CHANGE)),
     (6, (_ANY, _USE, _LOSS, _USE, _EVENT, _USE)),
     (6, (_ANY, _LOSS, _USE, _LOSS, _USE, _LOSS)),
     (3, (_ANY, _TOUCH, _USE, _EVENT, _UNMAP)),
     (3, (_ANY, _TOUCH, _USE, _RIGHTS, _USE, _RIGHTS)),
     (3, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
-    (4, (_ANONYMOUS, _QUEUE_READ, _SUBMIT, _UNMAP, _WAIT)),
-    (4, (_ANY, _QUEUE, _SUBMIT, _LOSS, _WAIT, _USE)),
+    (6, (_ANONYMOUS, _QUEUE_READ, _SUBMIT, _UNMAP, _WAIT)),
+    (5, (_ANY, _QUEUE, _SUBMIT, _LOSS, _WAIT, _USE)),
     (5, (_ANY, _QUEUE, _SUBMIT, _WITHOUT_SLEEP, _WAIT)),
     (5, (_ANY, _USE, _WITHOUT_SLEEP, _USE, _WITHOUT_SLEEP)),
-    (3, (_ANY, _TOUCH, _USE, _OF_EACH_KIND[0], _USE, _OF_EACH_KIND[1], _USE, _OF_EACH_KIND[2])),
+    (4, (_ANY, _TOUCH, *(step for told in _OF_EACH_KIND for step in (_USE, told)))),
     (5, (_ANY, _USE, _LOSS, _INSERT, _USE)),
     (4, (_ANY, _USE, _EVENT, _INSERT, _LOSS)),
     (2, (_ANY, _USE, _LOSS, _REMOVE)),
@@ -115,6 +119,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (2, (_ANONYMOUS, _WRITE, _TO_DEVICE, _USE, _HOME, _TOUCH)),
     (4, (_ANONYMOUS, _EXCLUSIVE, _UNMAP, _EXCLUSIVE, _TOUCH)),
     (2, (_ANONYMOUS, _TO_DEVICE, _LOSS, _USE)),
+    (3, (_EVERYTHING, _TOUCH, _ALL_TO_DEVICE, _USE, _UNMAP)),
 )
 """What may happen to a page that a device mirrors, with weights."""
 _ENDS: tuple[tuple[int, tuple[Step, ...]], ...] = (

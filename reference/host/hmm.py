@@ -66,9 +66,11 @@ def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
     if not mm.mmap_lock.held():
         raise Broken("H1", "hmm_range_fault is called without mmap_lock")
     first, end = host.slot(range_.start), host.slot(range_.end - 1) + 1
-    host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq)
+    requests = _requests(range_, end - first)
+    asked = "".join(_REQUESTS[request & _REQUESTED] for request in requests)
+    host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq, asked)
     host.locks.might_sleep("hmm_range_fault")
-    answer = _collect(host, mm, range_, first, end)
+    answer = _collect(host, mm, range_, first, end, requests)
     if answer == 0:
         for slot, pfn in enumerate(range_.hmm_pfns, first):
             host.record(What.FOUND, device.number, slot, *_told(pfn))
@@ -84,18 +86,28 @@ def _told(pfn: int) -> tuple[int, int, int]:
     return frame, int(bool(pfn & HMM_PFN_WRITE)), order
 
 
-def _collect(host: Host, mm: AddressSpace, range_: HmmRange, first: int, end: int) -> int:
+_REQUESTED = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE
+_REQUESTS = {_REQUESTED: "w", HMM_PFN_REQ_FAULT: "r", HMM_PFN_REQ_WRITE: "x", 0: "-"}
+"""What is asked for a page, as in the event record."""
+
+
+def _requests(range_: HmmRange, pages: int) -> list[int]:
+    """What is asked for each page: its own request under the mask, and the default one (H4)."""
+    given = range_.hmm_pfns if len(range_.hmm_pfns) == pages else [0] * pages
+    return [pfn & range_.pfn_flags_mask | range_.default_flags for pfn in given]
+
+
+def _collect(
+    host: Host, mm: AddressSpace, range_: HmmRange, first: int, end: int, requests: list[int]
+) -> int:
     if range_.start >= range_.end or not 0 <= first < end <= host.geometry.pages:
         return -errno.EINVAL
-    pfns = range_.hmm_pfns
-    requests = list(pfns) if len(pfns) == end - first else [0] * (end - first)
     range_.hmm_pfns = [0] * (end - first)
     for slot in range(first, end):
         while True:
             if range_.notifier.invalidate_seq != range_.notifier_seq:
                 return -errno.EBUSY
-            request = requests[slot - first] & range_.pfn_flags_mask | range_.default_flags
-            answer, pfn = _walk(host, mm, slot, request, range_.dev_private_owner)
+            answer, pfn = _walk(host, mm, slot, requests[slot - first], range_.dev_private_owner)
             if answer != -errno.EAGAIN:
                 break
         if answer:

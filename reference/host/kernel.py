@@ -160,6 +160,7 @@ class Kernel:
         notifier = IntervalNotifier(self._host.next_subscription(), ops, start, start + length)
         answer = mm.subscriptions.insert(notifier)
         if answer:
+            self._host.record(What.REFUSED, self._device.number, mm.number, answer)
             if not mm.users:
                 self._host.tasks.task.denied = DYING
             return answer
@@ -193,6 +194,13 @@ class Kernel:
         answer = notifier.invalidate_seq != sequence
         self._host.record(What.READ_RETRY, notifier.number, sequence, int(answer))
         self._host.tasks.point("mmu_interval_read_retry")
+        return answer
+
+    def mmu_interval_check_retry(self, notifier: IntervalNotifier, sequence: int) -> bool:
+        """True is final; false says nothing, since it is asked without the user lock (I11)."""
+        self._point("mmu_interval_check_retry")
+        answer = notifier.invalidate_seq != sequence
+        self._host.record(What.CHECK_RETRY, notifier.number, sequence, int(answer))
         return answer
 
     def mmu_interval_set_seq(self, notifier: IntervalNotifier, sequence: int) -> None:
@@ -269,9 +277,10 @@ class Kernel:
 
     def alloc_device_page(self) -> int:
         """The number of a free frame of the device's memory; 0 if it is full."""
-        if self._host.fails("allocation"):
-            return 0
-        frame = self._device.memory.allocate()
+        failed = self._host.fails("allocation")
+        frame = None if failed else self._device.memory.allocate()
+        if frame is None:
+            self._host.record(What.FULL, self._device.number)
         return 0 if frame is None else frame.number
 
     def alloc_page(self) -> int:

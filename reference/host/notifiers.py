@@ -237,8 +237,11 @@ class Subscriptions:
 
     def _end_one(self, notifier: ListNotifier, range_: Range) -> None:
         if notifier.invalidate_range_end is not None:
+            record, number = self._host.record, notifier.number
+            record(What.ENDING, number, range_.number)
             with self._callback(range_, NON_BLOCK):
                 notifier.invalidate_range_end(range_)
+            record(What.ENDED, number, range_.number)
 
     # Interval subscriptions
 
@@ -249,6 +252,8 @@ class Subscriptions:
         if not self._mm.users:
             return -errno.EINVAL
         if not self.has_intervals:
+            if self._host.fails("insert"):
+                return -errno.ENOMEM
             with self._all_locks():
                 self.has_intervals = True
         notifier.mm = self._mm
@@ -318,6 +323,8 @@ class Subscriptions:
         """`mmu_notifier_register`; takes mmap_lock for writing (L1)."""
         if self._mm.mmap_lock.held():
             raise Broken("L1", "mmu_notifier_register is called with mmap_lock held")
+        if self._host.fails("insert"):
+            return -errno.ENOMEM
         with self._all_locks():
             if not self._mm.users:
                 return -errno.EINVAL

@@ -145,12 +145,12 @@ class _Execution:
         record = self.host.record
         record(What.BEGIN, operation.kind)
         try:
-            self._outcomes[index] = _HANDLERS[operation.kind](self)(index, operation)
+            outcome = self._outcomes[index] = _HANDLERS[operation.kind](self)(index, operation)
         except Broken:
             raise
         except Exception as error:
             raise Broken("R4", _raised(error)) from error
-        record(What.END, operation.kind)
+        record(What.END, operation.kind, int(outcome.status))
 
     # The CPU
 

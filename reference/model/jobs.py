@@ -97,6 +97,8 @@ def before(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     for job in state.in_flight.values():
         if not job.complete and all(job.must) and _meets(state, job, operation):
+            if operation.kind == Kind.UNMAP:
+                job.unmapped.update(pages_of(operation))
             _conclude(state, job)
 
 
@@ -337,8 +339,11 @@ def _check(state: State, job: Job, index: int, access: Operation, outcome: Outco
         _check_values(job, index, words_of(outcome.data))
     exercised = state.history.exercised
     exercised["C2"] += len(met)
-    if may and not must:
-        exercised["C3" if succeeded else "C2"] += 1
+    overtaken = any(part.page in job.unmapped for part in parts)
+    if succeeded and (overtaken or (may and not must)):
+        exercised["C3"] += 1
+    elif may and not must:
+        exercised["C2"] += 1
     for part in parts:
         if part.before * WORD < outcome.done:
             state.history.device_access(access.device, process, part.page)

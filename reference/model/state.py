@@ -100,6 +100,8 @@ class Job:
     """What private file pages held in their file when the job may have copied them."""
     complete: bool = False
     """An invalidation has waited for it: whatever it does is done."""
+    unmapped: set[int] = field(default_factory=set)
+    """Pages that went away by an unmap that has waited for it (C3)."""
 
 
 class State:

@@ -104,7 +104,7 @@ class Brackets(Checker):
             for slot in mirror.slots(range_.first, range_.end)
             if subscription.covers(slot) and not any(other.covers(slot) for other in waiting)
         ]
-        rule = "S9" if call.failed else "I12"
+        rule = "S9" if call.failed else "E1" if range_.event == Event.UNKNOWN else "I12"
         self._check_quiet(mirror, range_, slots, f"when its callback for {range_} returned", rule)
 
     def _is_to_come(self, other: Subscription, call: Call) -> bool:
@@ -129,7 +129,7 @@ class Brackets(Checker):
         range_, mapped = call.range, call.mapped
         if not self.invalidated:
             return
-        rules = [f"E.{range_.name}"]
+        rules = ["E1" if range_.event == Event.UNKNOWN else f"E.{range_.name}"]
         if range_.is_own(mirror):
             rules.append("E2")
         elif range_.event not in PROTECTING:

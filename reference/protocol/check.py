@@ -15,12 +15,21 @@ from .intervals import Intervals
 from .life import Life
 from .migration import Migration
 from .pins import Pins
+from .progress import Progress
 from .state import CHANGES, State
 from .violation import Breach, Profile, Violation
 
 __all__ = ["check"]
 
-CHECKERS: tuple[type[Checker], ...] = (Intervals, Migration, Collect, Brackets, Pins, Life)
+CHECKERS: tuple[type[Checker], ...] = (
+    Intervals,
+    Migration,
+    Collect,
+    Brackets,
+    Pins,
+    Life,
+    Progress,
+)
 """In the order in which they look at an entry: the first to object names the rule."""
 _Look = Callable[[Checker, int, Entry], None]
 

@@ -16,6 +16,7 @@ from .violation import Breach, Profile
 
 __all__ = ["Collect"]
 
+_UNHEEDED = "x"
 _AGAIN = -16
 """-EBUSY: the range was invalidated while it was looked at."""
 
@@ -31,6 +32,8 @@ class Section:
     """hmm_range_fault has answered -EBUSY: it is of no use any more."""
     answer: bool | None = None
     """Of the retry check; None before it."""
+    hint: bool | None = None
+    """Of the check without lock; None if there was none."""
     locks: set[int] = field(default_factory=set)
     """Locks that were held at the check and are held since."""
 
@@ -45,6 +48,8 @@ class Source:
     writable: bool
     order: int = 0
     section: Section | None = None
+    asked: str = "r"
+    """What was asked for the page, as in the event record."""
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Lookups:
     collecting: Source | None = None
     slots: range = range(0)
     """Those that were collected last."""
+    asked: str = ""
+    """What was asked for each of them."""
     failed: range = range(0)
     """Slots of the latest lookup that came to an error."""
 
@@ -85,6 +92,7 @@ class Collect(Checker):
         What.CHANGE: "change",
         What.READ_BEGIN: "read_begin",
         What.READ_RETRY: "read_retry",
+        What.CHECK_RETRY: "check_retry",
         What.UNLOCK: "unlock",
         What.COLLECT: "collect",
         What.FOUND: "found",
@@ -150,6 +158,12 @@ class Collect(Checker):
         space, first, end = map(int, entry.arguments[:3])
         self._changes[space].append(Invalidation(index, 0, first, end))
 
+    def check_retry(self, _index: int, entry: Entry) -> None:
+        section = self._lookups[entry.actor].sections.get(int(entry.arguments[0]))
+        if section is not None:
+            section.hint = bool(entry.arguments[2])
+            self.count("I11")
+
     def unlock(self, _index: int, entry: Entry) -> None:
         lookups = self._lookups.get(entry.actor)
         if lookups is not None:
@@ -159,12 +173,18 @@ class Collect(Checker):
     # Lookups
 
     def collect(self, index: int, entry: Entry) -> None:
-        device, space, first, end, sequence = map(int, entry.arguments)
+        device, space, first, end, sequence = map(int, entry.arguments[:5])
+        asked = str(entry.arguments[5])
         lookups = self._lookups[entry.actor]
         section = self._section_for(lookups, device, space, sequence)
         lookups.collecting = Source("collected", index, 0, False, section=section)
-        lookups.slots = range(first, end)
+        lookups.slots, lookups.asked = range(first, end), asked
+        if _UNHEEDED in asked:
+            text = f"device {device} asks to write page {first + asked.index(_UNHEEDED)}"
+            raise Breach("H4", f"{text} without asking to fault it in, which asks for nothing")
         self.count("H1", "H2")
+        if asked:
+            self.count("H6" if asked.count("-") == len(asked) else "H4")
 
     def _section_for(self, lookups: Lookups, device: int, space: int, sequence: int) -> Section:
         """The read section that a lookup belongs to."""
@@ -188,7 +208,8 @@ class Collect(Checker):
         lookups = self._lookups[entry.actor]
         call = lookups.collecting
         if call is not None:
-            source = Source(call.how, call.entry, frame, bool(writable), order, call.section)
+            asked = lookups.asked[slot - lookups.slots.start] if lookups.asked else "r"
+            source = Source(call.how, call.entry, frame, bool(writable), order, call.section, asked)
             lookups.learn(slot, source)
 
     def collected(self, _index: int, entry: Entry) -> None:
@@ -274,7 +295,8 @@ class Collect(Checker):
         if source is None:
             raise Breach("H2", f"{where} to frame {frame}, of which nothing was looked up")
         if source.frame <= 0:
-            raise Breach("H5", f"{where} to frame {frame}, though its entry was not valid")
+            rule = "H6" if source.asked == "-" else "H5"
+            raise Breach(rule, f"{where} to frame {frame}, though its entry was not valid")
         raise Breach("H5", f"{where} to frame {frame}, but frame {source.frame} was {source.how}")
 
     def _told(
@@ -303,6 +325,8 @@ class Collect(Checker):
         rule = "X1" if source.how == "made exclusive" else "H2"
         if section.entry > source.entry:
             raise Breach(rule, f"{where}, {source.how} before the read section began")
+        if section.answer is None and section.hint is not None:
+            raise Breach("I11", f"{where} with no check but mmu_interval_check_retry, a hint")
         if section.answer is None:
             raise Breach(rule, f"{where} without mmu_interval_read_retry after it was {source.how}")
         if section.answer:

@@ -26,6 +26,7 @@ _NOTIFIED = (
     "B6/*/nonblock/*",
     "S5",
     "L2",
+    "W2/sent back",
 )
 REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
     {
@@ -37,6 +38,7 @@ REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
             "I9",
             "G6",
             "X1",
+            "W2/full device",
         ),
         Sync.REFCOUNTING: (*_NOTIFIED, "I9", "D2/UNMAP/blockable/*", "D2/CLEAR/blockable/*"),
         Sync.REGISTRATION: ("P2", "S4", "S5", "L2"),
@@ -44,8 +46,8 @@ REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
 )
 """By sync model the cells that must be reached for a PASS of their rule; `*` stands for any."""
 
-_STATE_NEEDS = {"device": "to_device", "exclusive": "exclusive"}
-"""States of pages that come about by an operation of the driver only."""
+_STATE_NEEDS = {"device": "to_device", "full device": "to_device", "exclusive": "exclusive"}
+"""States of pages, and of the device, that come about by an operation of the driver only."""
 
 CONDITIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -64,6 +66,11 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "the driver migrates no page"),
         **dict.fromkeys(("B9", "B10", "B12"), "the driver refused no invalidation"),
+        "S3": "no end callback of the driver ran for pages that its device had reached",
+        "I1": "no insertion of a subscription failed",
+        "I11": "the driver does not call mmu_interval_check_retry",
+        "H4": "the driver inserts no interval subscription",
+        "H6": "the driver takes no snapshot",
         "S4": "the driver holds no page longer than its translation",
         "S9": "no failure was injected into a callback of the driver",
     }
@@ -73,20 +80,14 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "E.SOFT_DIRTY": "the host has no soft-dirty bits",
-        "E1": "the host sends the events of Linux 6.12 only",
         "E3": "a driver gets the range as a value that it cannot change",
-        "S3": "end callbacks are not in the event record",
-        "I1": "insertions that fail are not in the event record",
-        "I11": "mmu_interval_check_retry is no service of the host",
         "I17": "the host's callbacks have one pass",
         **dict.fromkeys(("L5", "L6"), "the host has no mmu_notifier_get"),
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
-        "H4": "requests for pages are not in the event record",
-        "H6": "requests for pages are not in the event record",
         "H8": "the host has no areas of device registers",
         "H11": "the host has no variant that takes the lock",
-        "P1": "what was pinned for which range is not in the event record",
+        "P1": "a cache keeps pins of what is registered, and the record does not say what is",
         "D1": "drm_gpusvm is no service of the host",
     }
 )
@@ -131,8 +132,9 @@ def _within_reach(exercised: Mapping[str, int], pattern: str, operations: Collec
     state = pattern.rsplit("/", maxsplit=1)[-1]
     if state in _STATE_NEEDS:
         return _STATE_NEEDS[state] in operations
-    # Who pins what it maps has no page mapped that the process does not have.
-    return state != "hole" or exercised.get("H1", 0) > 0
+    # Who pins what it maps has no page mapped that the process does not have, and decides by
+    # itself whether to try again.
+    return state not in {"hole", "sent back"} or exercised.get("H1", 0) > 0
 
 
 def _concerns(exercised: Mapping[str, int], rule: str) -> bool:

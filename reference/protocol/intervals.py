@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar
 
-from reference.operations import Event
+from reference.operations import Event, Kind
+from reference.outcomes import Status
 from reference.record import Entry, What
 from reference.syncmodels import Sync
 
@@ -15,6 +16,9 @@ from .state import State
 from .violation import Breach, Profile
 
 __all__ = ["Intervals"]
+
+_MIRRORING = frozenset(map(int, (Kind.ATTACH, Kind.REGISTER)))
+"""Operations that ask for something to be mirrored."""
 
 
 class Intervals(Checker):
@@ -29,6 +33,8 @@ class Intervals(Checker):
         What.READ_RETRY: "read_retry",
         What.REMOVE: "remove",
         What.REMOVED: "removed",
+        What.REFUSED: "refused",
+        What.END: "end",
     }
 
     def __init__(
@@ -40,8 +46,11 @@ class Intervals(Checker):
         self._begun: dict[tuple[int, int], list[int]] = {}
         """By actor and subscription: sequences of read sections without their check."""
         self._removed: set[int] = set()
+        self._refused: dict[int, int] = {}
+        """By actor, what the insertion was answered that failed in its operation."""
 
     def insert(self, _index: int, entry: Entry) -> None:
+        self._refused.pop(entry.actor, None)
         number, _device, space = map(int, entry.arguments[:3])
         if entry.arguments[5] == 0:
             self.count("L1")
@@ -50,6 +59,20 @@ class Intervals(Checker):
         if any(range_.space == space for range_ in self.state.ranges.values()):
             self.count("I3", "I15")
         self._removed.discard(number)
+
+    def refused(self, _index: int, entry: Entry) -> None:
+        self._refused[entry.actor] = int(entry.arguments[2])
+
+    def end(self, _index: int, entry: Entry) -> None:
+        """Nothing is mirrored of which nobody tells the driver: the error is passed on (I1)."""
+        kind, status = map(int, entry.arguments)
+        answer = self._refused.pop(entry.actor, None)
+        if answer is None:
+            return
+        if kind in _MIRRORING and status == Status.OK:
+            text = f"{Kind(kind).name.lower()} succeeds, in which mmu_interval_notifier_insert"
+            raise Breach("I1", f"{text} failed with {answer}")
+        self.count("I1")
 
     def callback(self, _index: int, entry: Entry) -> None:
         number, _range, sequence = map(int, entry.arguments)

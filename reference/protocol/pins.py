@@ -13,6 +13,10 @@ from .violation import Breach
 __all__ = ["Pins"]
 
 
+_FRAME_OF = {int(What.GET): 0, int(What.COPY): 0, int(What.DMA_MAP): 2}
+"""By kind of entry, the place of the frame that is touched among its arguments."""
+
+
 class Pins(Checker):
     """A page is let go of only when the device does not reach it any more."""
 
@@ -22,6 +26,10 @@ class Pins(Checker):
         What.PUT: "put",
         What.DEVICE_MAP: "device_map",
         What.ACCESS: "access",
+        What.GET: "touch",
+        What.COPY: "touch",
+        What.DMA_MAP: "touch",
+        What.ENDED: "ended",
     }
 
     def dma_unmap(self, _index: int, entry: Entry) -> None:
@@ -72,6 +80,26 @@ class Pins(Checker):
         device, _table, slot, frame, _write = map(int, entry.arguments)
         if not self.invalidated and frame >= 0:
             self._check_held(frame, f"device {device} accesses page {slot}")
+
+    # End callbacks (S3)
+
+    def touch(self, _index: int, entry: Entry) -> None:
+        """In an end callback the pages of the range are gone, unless the driver has held them."""
+        ending = self.state.endings.get(entry.actor)
+        if ending is None:
+            return
+        subscription, range_ = ending
+        touched = entry.arguments[_FRAME_OF[entry.what]]
+        frame = int(touched)
+        kept = self.state.pins[frame] or self.state.references[frame]
+        if frame in range_.frames.get(subscription.device, ()) and not kept:
+            text = f"the end callback for {range_} touches frame {frame}"
+            raise Breach("S3", f"{text}, which is not the range's any more")
+
+    def ended(self, _index: int, entry: Entry) -> None:
+        ending = self.state.endings.get(entry.actor)
+        if ending is not None and ending[1].frames.get(ending[0].device):
+            self.count("S3")
 
     def _check_held(self, frame: int | None, what: str) -> None:
         """With nobody to tell it of changes, a device needs the page to stay where it is."""

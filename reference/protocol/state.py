@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,6 +72,13 @@ class Mirror:
         reached = {place[1] for _, place, _ in self.reachable()}
         return frozenset(slot for slot in reached if first <= slot < end)
 
+    def frames(self, slots: Container[int]) -> Iterator[int]:
+        """The frames that the device reaches at some slots."""
+        for _way, (_table, slot), entry in self.reachable():
+            frame = self.frame(entry.address) if slot in slots else None
+            if frame is not None:
+                yield frame
+
     def reachable(self) -> Iterator[tuple[str, Place, Translation]]:
         """Every way from the device to memory, with its name."""
         for place, entry in self.table.items():
@@ -126,6 +133,8 @@ class Open:
     states: str
     called: set[int] = field(default_factory=set)
     """Subscriptions whose callbacks have returned with success."""
+    frames: dict[int, set[int]] = field(default_factory=dict)
+    """By device, the frames that its pages of the range led to before its callback."""
     started: bool = False
     aborted: bool = False
 
@@ -189,6 +198,10 @@ class State:
         self.mirrors: dict[int, Mirror] = {}
         self.subscriptions: dict[int, Subscription] = {}
         self.ranges: dict[int, Open] = {}
+        self.finished: dict[int, Open] = {}
+        """Ranges that have ended, and of whose start somebody was told."""
+        self.endings: dict[int, tuple[Subscription, Open]] = {}
+        """By actor, the end callback that it is in."""
         self.calls: defaultdict[int, list[Call]] = defaultdict(list)
         """By actor, the innermost last."""
         self.locks: dict[int, str] = {}
@@ -242,6 +255,8 @@ class State:
         mapped = mirror.mapped(first, end)
         busy = any(slot in mapped for places in mirror.jobs.values() for _, slot in places)
         self.calls[actor].append(Call(subscription, found, sequence, held, mapped, busy))
+        if mapped:
+            found.frames.setdefault(mirror.number, set()).update(mirror.frames(mapped))
 
     def _returned(self, index: int, actor: int, _number: int, _range: int, answer: int) -> None:
         if not self.calls[actor]:
@@ -263,7 +278,18 @@ class State:
             self.ranges[number].started = True
 
     def _finish(self, _index: int, _actor: int, number: int) -> None:
-        self.ranges.pop(number, None)
+        range_ = self.ranges.pop(number, None)
+        if range_ is not None and range_.called:
+            self.finished[number] = range_
+
+    def _ending(self, _index: int, actor: int, number: int, range_: int) -> None:
+        subscription = self.subscriptions.get(number)
+        found = self.finished.get(range_)
+        if subscription is not None and found is not None:
+            self.endings[actor] = subscription, found
+
+    def _ended(self, _index: int, actor: int, _number: int, _range: int) -> None:
+        self.endings.pop(actor, None)
 
     # Subscriptions
 
@@ -397,6 +423,8 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.RETURNED: "_returned",
         What.STARTED: "_started",
         What.FINISH: "_finish",
+        What.ENDING: "_ending",
+        What.ENDED: "_ended",
         What.INSERT: "_insert",
         What.REMOVE: "_remove",
         What.REMOVED: "_removed",
