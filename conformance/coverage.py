@@ -12,6 +12,7 @@ from rich.text import Text
 
 from reference.operations import Event
 from reference.protocol import required
+from reference.protocol.coverage import REQUIRED
 from reference.record import STATES
 from reference.rules import RULES
 from reference.syncmodels import Sync
@@ -34,6 +35,8 @@ HEADS = ("rule", "event", "may block", "model", *STATES.values(), "in all")
 MARK = "!"
 """Stands in a cell that must be reached and never was."""
 _ANY = "*"
+_PARTS = 2
+"""Slashes between event, flag and state."""
 _MAY_BLOCK = {"blockable": "yes", "nonblock": "no", _ANY: "any", "": ""}
 _EVENTS = {event.name: int(event) for event in Event}
 
@@ -113,13 +116,19 @@ def coverage_rows(certificate: Certificate) -> list[Row]:
 
 
 def _exercised(certificate: Certificate) -> Iterator[tuple[str, int]]:
-    """Counts by cell, of the rules of the protocol; those of a rule as a whole by its id."""
+    """Counts by cell, of what the protocol showed; those of a rule as a whole by its id.
+
+    Some of the rules that contents show are counted by cell too, or must be met.
+    """
+    must = {pattern.split("/")[0] for pattern in REQUIRED[certificate.model]}
     for result in certificate.rules:
-        if RULES[result.rule].checked == "protocol":
-            rest = result.exercised - sum(result.details.values())
-            if rest:
-                yield result.rule, rest
-            yield from ((f"{result.rule}/{cell}", n) for cell, n in result.details.items())
+        of_protocol = RULES[result.rule].checked == "protocol"
+        for cell, count in result.details.items():
+            if of_protocol or cell.count("/") == _PARTS:
+                yield f"{result.rule}/{cell}", count
+        rest = result.exercised - sum(result.details.values())
+        if rest and (of_protocol or result.rule in must):
+            yield result.rule, rest
 
 
 def _name(rule: str, event: str, may_block: str, state: str) -> str:
@@ -134,7 +143,7 @@ def never_met(rows: Iterable[Row]) -> list[str]:
     """In words, the cells that must be reached and never were."""
     return [
         " ".join(filter(None, (row.rule, row.event.replace(_ANY, "any event"), row.may_block)))
-        + ("" if not row.event else f" {state.replace(_ANY, 'any state')}")
+        + (f" {state.replace(_ANY, 'any state')}" if row.may_block else "")
         for row in rows
         for state in sorted(row.lacking)
     ]

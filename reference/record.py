@@ -69,7 +69,7 @@ class What(enum.IntEnum):
     LEAK = 45  # what, number: found at the end
     LOCK = 47  # device, lock, name: a driver makes a lock
     WALK = 48  # device, table, page: the TLB takes a translation from the page table
-    FOUND = 49  # device, page, frame (0: none yet, -1: never), writable, order: what was collected
+    FOUND = 49  # device, page, frame (-1: never, -2: none yet), writable, order: what was collected
     LAUNCH = 50  # device, job, keys: from now on the device works on it
     COPIED = 51  # space, page: a private mapping's page of a file is now one of its own
     REFUSED = 52  # device, space, answer: an interval subscription cannot be inserted

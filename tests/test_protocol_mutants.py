@@ -27,11 +27,15 @@ from reference.host.notifiers import IntervalNotifier
 from reference.host.ranges import Range
 from reference.host.run import run_program
 from reference.host.space import AddressSpace
+from reference.model import judge
 from reference.operations import Event
+from reference.outcomes import Status
 from reference.protocol import Profile, Violation, check
 from reference.protocol.coverage import count
-from reference.schedule import Schedule
+from reference.record import What
+from reference.schedule import Injection, Schedule
 from reference.syncmodels import Sync
+from reference.trace import Trace
 
 READ_TWICE = """
     map p0 rw page=0 pages=2
@@ -191,6 +195,87 @@ class CheckedTwice(FaultingDriver):
         return super().install(address, pfn)
 
 
+class OnlyAHint(Installing):
+    """Asks without the lock, and takes that for the answer."""
+
+    def commit(self, notifier: IntervalNotifier, range_: HmmRange) -> int:
+        if self.kernel.mmu_interval_check_retry(notifier, range_.notifier_seq):
+            return 0
+        self.lock.lock()
+        answer = self.install(range_.start, range_.hmm_pfns[0])
+        self.lock.unlock()
+        return answer
+
+
+class HintFirst(FaultingDriver):
+    """Does not take the lock for what is out of date already."""
+
+    def collect(
+        self,
+        mm: AddressSpace,
+        notifier: IntervalNotifier,
+        start: int,
+        flags: int,
+        owner: object | None,
+    ) -> tuple[int, HmmRange]:
+        while True:
+            answer, range_ = super().collect(mm, notifier, start, flags, owner)
+            if not self.kernel.mmu_interval_check_retry(notifier, range_.notifier_seq):
+                return answer, range_
+
+
+class WritesUnasked(FaultingDriver):
+    """Forgets to ask for a fault where it asks to write."""
+
+    def populate(self, mm: AddressSpace, notifier: IntervalNotifier, start: int, flags: int) -> int:
+        return super().populate(mm, notifier, start, flags & HMM_PFN_WRITE or flags)
+
+
+class MapsSnapshots(FaultingDriver):
+    """Asks for nothing, and takes what it finds for a page."""
+
+    def populate(self, mm: AddressSpace, notifier: IntervalNotifier, start: int, flags: int) -> int:
+        return super().populate(mm, notifier, start, 0)
+
+
+class AttachesAnyway(FaultingDriver):
+    def open(self, mm: AddressSpace) -> int:
+        super().open(mm)
+        return 0
+
+
+class KnowsEveryEvent(FaultingDriver):
+    """Takes an event that it does not know for none of its business."""
+
+    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
+        if range_.event <= Event.EXCLUSIVE:
+            return super().invalidate(notifier, range_, sequence)
+        self.lock.lock()
+        self.kernel.mmu_interval_set_seq(notifier, sequence)
+        self.lock.unlock()
+        return True
+
+
+class LooksBack(CountingDriver):
+    """Takes references in the end callback on pages that the range had at its start."""
+
+    gone: tuple[int, ...] = ()
+
+    def invalidate_range_start(self, range_: Range) -> int:
+        self.gone = tuple(
+            self.device.dma[dma].number
+            for address, dma in self.entries.items()
+            if range_.start <= address < range_.end
+        )
+        return super().invalidate_range_start(range_)
+
+    def invalidate_range_end(self, range_: Range) -> None:
+        super().invalidate_range_end(range_)
+        for frame in self.gone:
+            self.kernel.get_page(frame)
+            self.kernel.put_page(frame)
+
+
 class AlwaysWritable(FaultingDriver):
     def install(self, address: int, pfn: int) -> int:
         return super().install(address, pfn | HMM_PFN_WRITE)
@@ -324,6 +409,15 @@ BUSY = """
 """
 REFUSED = BUSY.replace("discard p0 page=0", "invalidate p0 event=clear nonblock page=0")
 
+CORRECT = [*DRIVERS.values(), CountingDriver, CachingDriver]
+UNTOUCHED = """
+    map p0 rw page=0 pages=1
+    attach d0 p0
+    dread d0 page=0 offset=0 length=8
+"""
+SHARED = READ_TWICE.replace("map p0 rw page=0 pages=2", "map p0 rw shared page=0 pages=2 file=0")
+TOLD = READ_TWICE.replace("discard p0 page=0", "invalidate p0 event=unknown page=0")
+
 CASES: list[tuple[type[Driver], str, str, int]] = [
     (NoFlush, READ_TWICE, "S5", 1),
     (DmaKept, READ_TWICE, "I12", 1),
@@ -348,6 +442,11 @@ CASES: list[tuple[type[Driver], str, str, int]] = [
     (WaitsForNobody, BUSY, "D2", 400),
     (TracesLeft, REFUSED, "B6", 400),
     (UnpinnedEarly, BUSY, "P2", 1),
+    (OnlyAHint, READ_TWICE, "I11", 1),
+    (WritesUnasked, PROTECTED, "H4", 1),
+    (MapsSnapshots, UNTOUCHED, "H6", 1),
+    (KnowsEveryEvent, TOLD, "E1", 1),
+    (LooksBack, SHARED, "S3", 1),
 ]
 
 
@@ -360,7 +459,32 @@ def test_the_rule_is_named(driver: type[Driver], lines: str, rule: str, seeds: i
     assert violation.rule == rule, violation
 
 
-@pytest.mark.parametrize("driver", [OwnMigrationZapped, MappedAfterPages])
+def test_an_insertion_that_fails_is_passed_on() -> None:
+    failing = Schedule(injections=(Injection("insert", 1),))
+    for driver, rule in ((AttachesAnyway, "I1"), (FaultingDriver, None)):
+        program = replace(script(driver, READ_TWICE), schedule=failing)
+        run = run_program(program, driver)
+        violation, exercised = check(run.record, driver.model)
+        assert (violation and violation.rule) == rule
+        assert exercised["I1"] == (rule is None)
+        assert run.outcomes[2].status == (Status.ERROR if rule is None else Status.OK)
+
+
+@pytest.mark.parametrize("driver", CORRECT, ids=lambda driver: driver.name)
+def test_correct_drivers_bear_that_nothing_can_be_inserted(driver: type[Driver]) -> None:
+    """Not at the first or second time; what cannot be attached or registered fails."""
+    refused = 0
+    for seed, program in enumerate(programs(driver, 90, 8, pages=3, most=12)):
+        plain = schedule(("follow", "random")[seed % 2], seed)
+        failing = replace(plain, injections=(Injection("insert", 1 + (seed % 3 == 2)),))
+        scheduled = replace(program, schedule=failing)
+        run = run_program(scheduled, driver)
+        assert judge(Trace(scheduled, tuple(run.outcomes), hosted=run.plain())).violation is None
+        refused += any(entry.what == What.FAIL for entry in run.record)
+    assert refused > 3
+
+
+@pytest.mark.parametrize("driver", [OwnMigrationZapped, MappedAfterPages, HintFirst])
 def test_what_is_allowed_is_not_held_against_a_driver(driver: type[Driver]) -> None:
     assert found(driver, MIGRATED, 100) is None
 
@@ -371,9 +495,6 @@ def test_the_strict_profile_asks_for_the_sequence_in_every_callback() -> None:
     violation = found(FaultingDriver, lines, profile=Profile.STRICT)
     assert violation is not None
     assert violation.rule == "I6"
-
-
-CORRECT = [*DRIVERS.values(), CountingDriver, CachingDriver]
 
 
 @pytest.mark.parametrize("driver", CORRECT, ids=lambda driver: driver.name)

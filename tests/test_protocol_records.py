@@ -161,8 +161,8 @@ def test_to_ask_for_writing_is_to_ask_for_a_fault_too() -> None:
 def test_a_snapshot_of_a_hole_leads_nowhere() -> None:
     read: list[Step] = [COMMIT[0], (DRIVER, What.DEVICE_MAP, 0, 0, 3, 1, 0), COMMIT[2]]
     assert not broken([*SETUP, *asking("-"), *CHECK, *read])
-    assert broken([*SETUP, *asking("-", frame=0), *CHECK, *read]) == "H6"
-    assert broken([*SETUP, *asking("r", frame=0), *CHECK, *read]) == "H5"
+    assert broken([*SETUP, *asking("-", frame=-2), *CHECK, *read]) == "H6"
+    assert broken([*SETUP, *asking("r", frame=-2), *CHECK, *read]) == "H5"
     _, exercised = check(entries([*SETUP, *asking("-"), *CHECK]), Sync.FAULTING)
     assert (exercised["H4"], exercised["H6"]) == (0, 1)
 

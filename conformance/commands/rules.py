@@ -49,6 +49,10 @@ def rules(rule: str | None, coverage: tuple[Path, ...]) -> None:
     screen.print(_in_full(found))
 
 
+_ROOM = 1000
+"""Columns that no table needs."""
+
+
 def _show_coverage(paths: tuple[Path, ...], screen: Screen) -> None:
     from ..coverage import (  # noqa: PLC0415 (only for those who ask for it)
         MARK,
@@ -61,8 +65,9 @@ def _show_coverage(paths: tuple[Path, ...], screen: Screen) -> None:
     certificates = [load_certificate(path) for path in paths]
     table = coverage_table(certificates)
     # Cut to the width of a terminal it would say nothing.
-    width = max(screen.width, Measurement.get(screen, screen.options, table).maximum)
-    screen.print(table, width=width, crop=False, no_wrap=True)
+    room = screen.options.update(max_width=_ROOM)
+    screen.width = max(screen.width, Measurement.get(screen, room, table).maximum)
+    screen.print(table)
     lacking = [cell for each in certificates for cell in never_met(coverage_rows(each))]
     screen.print()
     if lacking:

@@ -82,7 +82,9 @@ def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
 def _told(pfn: int) -> tuple[int, int, int]:
     """An entry of `hmm_pfns` as in the event record: frame, writable, order."""
     order = pfn >> HMM_PFN_ORDER_SHIFT & HMM_PFN_ORDER_MASK
-    frame = hmm_pfn_to_number(pfn) if pfn & HMM_PFN_VALID else -bool(pfn & HMM_PFN_ERROR)
+    frame = -1 if pfn & HMM_PFN_ERROR else -2
+    if pfn & HMM_PFN_VALID:
+        frame = hmm_pfn_to_number(pfn)
     return frame, int(bool(pfn & HMM_PFN_WRITE)), order
 
 

@@ -17,6 +17,9 @@ from .violation import Breach, Profile
 __all__ = ["Collect"]
 
 _UNHEEDED = "x"
+"""Asked for a page: to write, and not to fault it in."""
+_NONE = -2
+"""Instead of a frame: there is none yet."""
 _AGAIN = -16
 """-EBUSY: the range was invalidated while it was looked at."""
 
@@ -237,7 +240,8 @@ class Collect(Checker):
                 ),
                 None,
             )
-            lookups.learn(slot, Source("made exclusive", index, frame, True, section=section))
+            found = frame or _NONE
+            lookups.learn(slot, Source("made exclusive", index, found, True, section=section))
 
     def pin(self, index: int, entry: Entry) -> None:
         self._lookups[entry.actor].pinned[int(entry.arguments[0])] = index
@@ -294,7 +298,7 @@ class Collect(Checker):
             raise Breach("H9", f"{where} to frame {frame}, from a lookup that did not succeed")
         if source is None:
             raise Breach("H2", f"{where} to frame {frame}, of which nothing was looked up")
-        if source.frame <= 0:
+        if source.frame < 0:
             rule = "H6" if source.asked == "-" else "H5"
             raise Breach(rule, f"{where} to frame {frame}, though its entry was not valid")
         raise Breach("H5", f"{where} to frame {frame}, but frame {source.frame} was {source.how}")
