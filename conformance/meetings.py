@@ -135,7 +135,7 @@ def _share(one: _Work, other: _Work) -> bool:
 def _weight(first: int, second: int) -> int:
     """How much it says if the second happens in the middle of the first."""
     if first in _MOVES and second in CPU_ACCESSES:
-        return 16
+        return 24
     if first in _USES:
         return 8 if second in _CHANGES else 2 if second in _WRITES else 0
     if first in _CHANGES:

@@ -19,12 +19,12 @@ from .reduce.places import places
 
 __all__ = ["CHOICES", "SCHEDULES", "short_sweep", "switch_choices", "under_schedules"]
 
-_RANDOM_INTERVALS = (2, 3, 5, 20)
+_INTERVALS = (1, 2, 3, 5)
 _PCT_DEPTHS = (1, 2, 3)
 _MOVES = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM})
 SCHEDULES = 7
 """Schedules of each program."""
-_SWITCHES = 4
+_SWITCHES = 8
 """Switches that are drawn for a program at most."""
 _POINTS = 24
 """Protocol points of one operation that are drawn from; few have more."""
@@ -42,8 +42,8 @@ def under_schedules(program: Program, choices: bytes) -> Iterator[Program]:
     schedules = (
         PLAIN,
         Schedule(_drawn(program, choices)),
-        Schedule(_drawn(program, _choices(random))),
-        _chosen("random", random, _RANDOM_INTERVALS),
+        _chosen("windows", random, _INTERVALS),
+        _chosen(random.choice(("windows", "random")), random, _INTERVALS),
         _chosen("pct", random, _PCT_DEPTHS),
         Schedule(injections=(_failure(program, random),)),
         Schedule(_drawn(program, _choices(random)), injections=(_failure(program, random),)),
@@ -61,18 +61,18 @@ def _chosen(strategy: str, random: Random, depths: Sequence[int]) -> Schedule:
 
 def _failure(program: Program, random: Random) -> Injection:
     """A failure of something that the program is likely to ask for."""
-    sites = [("allocation", 3), ("wait", 1)]
+    sites = [*[("allocation", 3)] * 3, ("insert", 1), ("wait", 1)]
     if any(each.kind in _MOVES for each in program.operations):
         sites = [("copy", 3), ("copy", 2), ("allocation", 4)]
     if any(each.flags & Flag.NONBLOCK for each in program.operations):
-        sites += [("trylock", 2), ("trylock", 1)]
+        sites += [("trylock", 1), ("trylock", 2), ("trylock", 3)]
     site, times = random.choice(sites)
     return Injection(site, random.randint(1, times))
 
 
 def _choices(random: Random) -> bytes:
     """Like those that `switch_choices` draws."""
-    return random.randbytes(_PACKED * random.randint(2, _SWITCHES))
+    return random.randbytes(_PACKED * random.randint(1, _SWITCHES))
 
 
 def switch_choices() -> SearchStrategy[bytes]:

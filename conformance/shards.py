@@ -43,7 +43,7 @@ _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
 _PAGES = (2, 3, 4, 2, 6)
 """Pages of scheduled programs, shard by shard: few, but at times more than a device can take."""
-_SCENES = 160
+_SCENES = 208
 """In 256ths, the scheduled programs that begin with a meeting of two actors."""
 _OFTENER = {Kind.INVALIDATE: 4, Kind.EXIT: 6, Kind.FORK: 2}
 """Kinds that say more about a protocol than about contents."""

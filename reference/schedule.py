@@ -41,7 +41,7 @@ SITES = ("allocation", "copy", "wait", "trylock", "insert")
 """Where a failure may be injected."""
 WAITING = "waiting for "
 """Begins the name of a protocol point at which an actor is left because it has to wait."""
-STRATEGIES = ("follow", "random", "pct", "explore")
+STRATEGIES = ("follow", "random", "pct", "explore", "windows")
 
 
 class Switch(NamedTuple):
@@ -76,7 +76,9 @@ class Injection(NamedTuple):
 class Schedule:
     """How to choose at protocol points.
 
-    `follow` makes the switches and no others.  `random` switches at one in `depth` points.
+    `follow` makes the switches and no others.  `random` switches at one in `depth` points;
+    `windows` does so at points between which something may become out of date, as between lookup
+    and commit or between start and end of an invalidation, and rarely elsewhere.
     `pct` runs by random priorities with `depth` - 1 points of change among the first
     `pct_points` (Burckhardt et al., ASPLOS 2010).  `explore` follows the switches too, and tells
     which others could be made after the last of them.

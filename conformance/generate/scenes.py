@@ -72,7 +72,9 @@ _CHANGE = Step(_CHANGES, _HERE)
 _LOSS = Step({Kind.DISCARD: 3, Kind.MAP: 3, Kind.RECLAIM: 2, Kind.MIGRATE: 1}, _HERE)
 """The page goes, but there is another when it is asked for."""
 _UNMAP = Step({Kind.UNMAP: 5, Kind.DISCARD: 2, Kind.REMAP: 1}, _HERE)
-_DISCARD = Step({Kind.DISCARD: 3, Kind.RECLAIM: 1, Kind.UNMAP: 1}, _HERE)
+_UNMAP_OR_DISCARD = Step({Kind.DISCARD: 3, Kind.RECLAIM: 1, Kind.UNMAP: 1}, _HERE)
+_DISCARD = Step({Kind.DISCARD: 1}, _HERE)
+_MAP_OVER = Step({Kind.MAP: 1}, {**_HERE, LENGTH: 0, OFFSET: 0, HOW: 0})
 _RIGHTS = Step({Kind.PROTECT: 1, Kind.FORK: 1}, _HERE)
 _FORK = Step({Kind.FORK: 1})
 _EVENT = Step(_EVENTS, _HERE)
@@ -87,6 +89,7 @@ _QUEUE = Step({**_ACCESSES, Kind.DREAD: 5}, {**_HERE, HOW: 255})
 _QUEUE_READ = Step({Kind.DREAD: 1}, {**_HERE, HOW: 255})
 _SUBMIT = Step({Kind.SUBMIT: 1})
 _WAIT = Step({Kind.WAIT: 1})
+_JOB, _READING_JOB = (_QUEUE, _SUBMIT), (_QUEUE_READ, _SUBMIT)
 _COLLAPSE = Step({Kind.COLLAPSE: 1}, _HERE | {PAGES: 0})
 _TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE)
 _ALL_TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE | {PAGES: 0, OTHER: 0})
@@ -105,19 +108,20 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (3, (_ANY, _TOUCH, _USE, _EVENT, _UNMAP)),
     (3, (_ANY, _TOUCH, _USE, _RIGHTS, _USE, _RIGHTS)),
     (3, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
-    (6, (_ANONYMOUS, _QUEUE_READ, _SUBMIT, _UNMAP, _WAIT)),
-    (5, (_ANY, _QUEUE, _SUBMIT, _LOSS, _WAIT, _USE)),
-    (5, (_ANY, _QUEUE, _SUBMIT, _WITHOUT_SLEEP, _WAIT)),
-    (5, (_ANY, _USE, _WITHOUT_SLEEP, _USE, _WITHOUT_SLEEP)),
-    (4, (_ANY, _TOUCH, *(step for told in _OF_EACH_KIND for step in (_USE, told)))),
-    (5, (_ANY, _USE, _LOSS, _INSERT, _USE)),
-    (4, (_ANY, _USE, _EVENT, _INSERT, _LOSS)),
+    (6, (_ANONYMOUS, *_READING_JOB, _MAP_OVER, _WAIT, *_READING_JOB, _UNMAP, _WAIT)),
+    (4, (_ANY, *_JOB, _LOSS, _WAIT, _USE)),
+    (5, (_ANY, *_JOB, _WITHOUT_SLEEP, _WAIT, *_JOB, _WITHOUT_SLEEP, _WAIT)),
+    (8, (_ANY, *(_USE, _WITHOUT_SLEEP) * 3)),
+    (6, (_ANY, _TOUCH, *(step for told in _OF_EACH_KIND for step in (_USE, told)))),
+    (5, (_ANY, _USE, _LOSS, _INSERT, _LOSS, _INSERT, _USE)),
+    (4, (_ANY, _USE, _EVENT, _INSERT, _REMOVE, _EVENT, _INSERT)),
     (2, (_ANY, _USE, _LOSS, _REMOVE)),
-    (5, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _DISCARD)),
-    (8, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
+    (7, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _UNMAP_OR_DISCARD)),
+    (11, (_ANONYMOUS, *(_TO_DEVICE, _TOUCH, _DISCARD) * 3)),
+    (7, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
     (5, (_ANONYMOUS, _TO_DEVICE, _USE, _UNMAP)),
     (2, (_ANONYMOUS, _WRITE, _TO_DEVICE, _USE, _HOME, _TOUCH)),
-    (4, (_ANONYMOUS, _EXCLUSIVE, _UNMAP, _EXCLUSIVE, _TOUCH)),
+    (7, (_ANONYMOUS, _EXCLUSIVE, _DISCARD, _EXCLUSIVE, _TOUCH, _EXCLUSIVE, _UNMAP)),
     (2, (_ANONYMOUS, _TO_DEVICE, _LOSS, _USE)),
     (3, (_EVERYTHING, _TOUCH, _ALL_TO_DEVICE, _USE, _UNMAP)),
 )
@@ -125,7 +129,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
 _ENDS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (3, (_ANY, _TOUCH, _USE, _EXIT)),
     (2, (_ANY, _USE, _LOSS, _EXIT)),
-    (2, (_ANY, _QUEUE, _SUBMIT, _EXIT, _WAIT)),
+    (2, (_ANY, *_JOB, _EXIT, _WAIT)),
     (1, (_ANY, _USE, _EXIT, _INSERT)),
 )
 """The same for the process, which ends."""

@@ -11,7 +11,19 @@ from .digest import Opaque, digest
 from .host import Host
 from .tasks import Chooser, Point
 
-__all__ = ["Explore", "Follow", "Pct", "RandomWalk", "chooser"]
+__all__ = ["Explore", "Follow", "Pct", "RandomWalk", "Windows", "chooser"]
+
+WINDOWS = frozenset(
+    {
+        *("hmm_range_fault", "mmu_interval_read_begin", "mmu_interval_read_retry", "inserted"),
+        *("make_device_exclusive_range", "pin_user_pages", "migrate_vma_setup", "copy_page"),
+        *("callback: invalidate", "callback: invalidate_range_start", "callback returned"),
+        *("page table change", "callback: migrate_to_ram", "device access in flight"),
+    }
+)
+"""Points inside of what must not be overtaken, or must find out that it was."""
+_LOCKING = ("mutex_lock(", "spin_lock(")
+"""How the names of points begin at which a lock is about to be taken."""
 
 
 def chooser(schedule: Schedule, host: Host, operations: int) -> Chooser:
@@ -20,6 +32,8 @@ def chooser(schedule: Schedule, host: Host, operations: int) -> Chooser:
         return Explore(schedule, host)
     if schedule.strategy == "random":
         return RandomWalk(schedule.seed, schedule.depth)
+    if schedule.strategy == "windows":
+        return Windows(schedule.seed, schedule.depth)
     if schedule.strategy == "pct":
         return Pct(Random(schedule.seed), schedule.depth, pct_points(operations))
     return Follow(schedule)
@@ -78,6 +92,29 @@ class RandomWalk:
         if self._random.random() >= self._chance:
             return default
         return self._random.choice(runnable() or [default])
+
+
+class Windows:
+    """Switches to somebody at one in `interval` points in windows, and at few of the others."""
+
+    ELSEWHERE = 8
+    """How much rarer switches are at other points."""
+
+    def __init__(self, seed: int, interval: int) -> None:
+        self._random = Random(seed)
+        self._chance = 1 / max(interval, 1)
+
+    def __call__(
+        self, point: Point, where: str, default: int, runnable: Callable[[], list[int]]
+    ) -> int:
+        drawn = self._random.random()
+        if drawn >= self._chance:
+            return default
+        inside = where in WINDOWS or where.startswith(_LOCKING)
+        if not inside and drawn * self.ELSEWHERE >= self._chance:
+            return default
+        others = [actor for actor in runnable() if actor != default]
+        return self._random.choice(others) if others else default
 
 
 class Pct:
