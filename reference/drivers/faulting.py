@@ -61,12 +61,14 @@ class FaultingDriver(Driver):
         return 0
 
     def close(self) -> None:
-        if self.notifier is not None:
-            self.kernel.mmu_interval_notifier_remove(self.notifier)
-        self.notifier = None
+        # While there are translations somebody has to hear of changes: first the ones, then the
+        # other.  No fault makes new ones, since the device has no work any more.
         self.lock.lock()
         self.zap(0, 1 << 47)
         self.lock.unlock()
+        if self.notifier is not None:
+            self.kernel.mmu_interval_notifier_remove(self.notifier)
+        self.notifier = None
         self.evict()
 
     # Notifier
