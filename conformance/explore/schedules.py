@@ -36,23 +36,35 @@ class Explored:
 
 
 def explore(
-    program: Program, run: Callable[[Program], Result], switches: int, covered: Explored
+    program: Program,
+    run: Callable[[Program], Result],
+    switches: int,
+    covered: Explored,
+    *,
+    prune: bool = True,
 ) -> Iterator[tuple[Program, Result]]:
     """Run a program under every schedule with at most so many switches.
 
-    Shorter schedules come first, so that the first failure is one with the fewest switches.
+    Shorter schedules come first, so that the first failure is one with the fewest switches.  To
+    know a state again takes ten times as long as to run on from it: `prune` is for those who want
+    to come to the end of it.
     """
     level: list[tuple[Switch, ...]] = [()]
+    # What comes behind the only switch of a run is not compared with anything.
+    blind = int(switches == 1 or not prune)
     for used in range(switches + 1):
         last = used == switches
         below: list[tuple[Switch, ...]] = []
         for prefix in level:
             schedule = Schedule(
-                prefix, "follow" if last else "explore", injections=program.schedule.injections
+                prefix,
+                "follow" if last else "explore",
+                depth=0 if last else blind,
+                injections=program.schedule.injections,
             )
             result = run(replace(program, schedule=schedule))
             covered.runs += 1
-            yield replace(program, schedule=replace(schedule, strategy="follow")), result
+            yield replace(program, schedule=replace(schedule, strategy="follow", depth=0)), result
             if not last:
                 found = _new(result.offers, switches - used, covered)
                 below += [(*prefix, switch) for switch in found]

@@ -52,12 +52,18 @@ class Follow:
 
 
 class Explore:
-    """Follows a schedule, and notes what else could be chosen behind its last switch."""
+    """Follows a schedule, and notes what else could be chosen behind its last switch.
+
+    With a `depth` it does not look at the states there, which takes most of the time of a run.
+    """
 
     def __init__(self, schedule: Schedule, host: Host) -> None:
         self._to = {tuple(switch[:3]): switch.to for switch in schedule.switches}
         self._host = host
-        self._opaque = False
+        self._opaque = schedule.depth > 0
+        self._met: set[int] = set()
+        self._circling = False
+        """A state has come again, and so will all that has come since."""
         self.offers: list[Offer] = []
 
     def __call__(
@@ -65,9 +71,15 @@ class Explore:
     ) -> int:
         if self._to:
             return self._to.pop(point, default)
+        if self._circling:
+            return default
         others = tuple(actor for actor in runnable() if actor != default)
         if others:
-            self.offers.append(Offer(*point, others, self._state()))
+            state = self._state()
+            self._circling = state in self._met
+            if state:
+                self._met.add(state)
+            self.offers.append(Offer(*point, others, state))
         return default
 
     def _state(self) -> int:

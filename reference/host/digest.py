@@ -23,13 +23,19 @@ from types import (
 )
 from typing import Any
 
+from reference.geometry import Geometry
 from reference.mirrors.files import PageCache
 from reference.mirrors.frames import Frame, FramePool, SwapStore
 from reference.mirrors.memory import HugePage, PageTableEntry
+from reference.operations import Operation
+from reference.outcomes import Outcome
+from reference.program import Program
+from reference.schedule import Schedule
 from reference.trace import Effect
 
 from .host import Host
 from .ranges import Range
+from .record import Record
 from .tasks import Task, Tasks
 
 __all__ = ["Opaque", "digest"]
@@ -41,7 +47,10 @@ class Opaque(TypeError):
 
 _ATOMS = (int, str, bytes, float, complex, type(None), type, range, CodeType, BuiltinFunctionType)
 _SKIPPED = frozenset(
-    {"choose", "record", "_record", "taken", "steps", "stack", "_root", "_ranges", "_asked"}
+    {
+        *("choose", "_choose", "record", "_record", "taken", "steps", "most_steps", "stack"),
+        *("_root", "_ranges", "_asked"),
+    }
 )
 """Attributes that say how a state was reached, not what it is."""
 
@@ -72,7 +81,10 @@ def _chain(frame: FrameType | None) -> Iterator[FrameType]:
 def _counts(frame: FrameType) -> bool:
     """Leave out the machinery of choosing, whose locals say how the state was reached."""
     module = frame.f_globals.get("__name__", "")
-    return module not in {__name__, "reference.host.tasks"} and "explore" not in module
+    return module not in _CHOOSING
+
+
+_CHOOSING = frozenset({__name__, "reference.host.choosers", "reference.host.tasks"})
 
 
 def _locals(walk: _Walk, frame: FrameType) -> tuple[Any, ...]:
@@ -175,7 +187,13 @@ def _tasks(walk: _Walk, tasks: Tasks) -> Any:
     return tuple(_task(walk, task) for task in tasks), tuple(tasks._interrupted), tasks.task.actor
 
 
+def _itself(walk: _Walk, thing: Any) -> Any:
+    return thing
+
+
 _HANDLERS: dict[type, Callable[[_Walk, Any], Any]] = {
+    **dict.fromkeys((Geometry, Operation, Outcome, Program, Schedule), _itself),
+    Record: lambda walk, record: None,
     Frame: _frame,
     FramePool: _pool,
     PageTableEntry: _entry,
