@@ -170,7 +170,8 @@ class Examiner:
         def attempt(candidate: Program) -> Attempt:
             trace = self._run(candidate)
             offers = trace.hosted.offers if trace.hosted else ()
-            return Attempt(self.judge(trace).violation, _begun(trace), offers)
+            order = tuple(_in_order(trace))
+            return Attempt(self.judge(trace).violation, _begun(trace), offers, order)
 
         slow = violation.rule in SLOW
         with self._impatient() if violation.rule == HANG else nullcontext():
@@ -214,6 +215,14 @@ def _begun(trace: Trace) -> int:
         return last
     begun = [each.operation for each in trace.hosted.record if each.what == What.BEGIN]
     return min(max(begun, default=last), last)
+
+
+def _in_order(trace: Trace) -> Iterator[int]:
+    """The numbers of the operations that began, in the order in which they did."""
+    last = len(trace.program) - 1
+    record = trace.hosted.record if trace.hosted else ()
+    # What closes the devices at the end has a number of its own.
+    return (each.operation for each in record if each.what == What.BEGIN and each.operation <= last)
 
 
 def _failing_prefix(traces: dict[Program, Trace], short: Program) -> Trace | None:

@@ -15,11 +15,13 @@ expected.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reference.program import Program
 from reference.trace import Violation
 
 from .names import rename, restamp
-from .search import Reproduce, Search
+from .search import Reproduce, Search, never
 from .shorter import at_once, cut, delete, straighten, unite
 from .simpler import set_up_first, simplify
 from .witnesses import look_elsewhere
@@ -36,14 +38,15 @@ def reduce(
     *,
     excluded: frozenset[str] = frozenset(),
     limit: int = 2000,
+    expired: Callable[[], bool] = never,
 ) -> Reduced:
     """Reduce a valid program that was seen to break a rule.
 
     `excluded` are rules that it must not come to break instead, `limit` bounds the runs of the
-    candidate.  If the program does not fail again every time, each step is repeated and must fail
+    candidate, and when `expired` says so the shortest program so far is given.  If the program does not fail again every time, each step is repeated and must fail
     twice, and the result is marked unstable; if it never fails again, it is given back as it was.
     """
-    search = Search(reproduce, program, violation, limit, excluded)
+    search = Search(reproduce, program, violation, limit, excluded, expired)
     if search.confirm():
         _reduce(search)
     return search.result()

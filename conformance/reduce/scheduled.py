@@ -1,8 +1,9 @@
 """Reduce a failing program together with its schedule: fewest operations, then fewest switches.
 
-The schedule names operations by number, so it is fitted to every program that is tried; where
-that fails no more, and the program is short, other schedules with few switches are looked
-through.  So an operation that only made room for a switch goes too.
+First the switches that do not matter go, then the operations.  The schedule names operations by
+number, so it is fitted to every program that is tried.  Where nothing more can be left out like
+that, all schedules with one switch are looked through for each program that is one operation
+shorter.  So an operation that only made room for a switch goes too.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ from difflib import SequenceMatcher
 from itertools import islice
 
 from conformance.explore.schedules import Explored, explore
-from reference.operations import Operation
+from reference.operations import Kind, Operation
 from reference.program import Program
 from reference.schedule import DEVICE, ENGINE, PLAIN, Offer, Schedule, Switch, actor_of
 from reference.trace import Violation
 from reference.validity import repair
 
 from . import Reduced, reduce
+from .search import alike, never
+from .shorter import immediate
 
 __all__ = ["Attempt", "fitted", "reduce_scheduled"]
 
 Operations = tuple[Operation, ...]
 _SHORT = 10
 """Operations of a program whose schedules are looked through."""
-_LOOKED_THROUGH = 100
-"""Schedules of one program that are tried."""
-_RUNS = 6_000
-"""Runs that a reduction may take with all its schedules."""
+_LOOKED_THROUGH = 200
+"""Schedules of one program that are tried; few short programs have more with one switch."""
+_RUNS = 1_500
+"""Runs that looking through schedules may take, and then again looking for fewer switches."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Attempt:
     begun: int
     """The highest number of an operation that had begun when the rule was broken."""
     offers: Sequence[Offer] = ()
+    order: Sequence[int] = ()
+    """Numbers of the operations in the order in which they began."""
 
 
 Run = Callable[[Program], Attempt]
@@ -53,38 +58,70 @@ def reduce_scheduled(
     *,
     excluded: frozenset[str] = frozenset(),
     limit: int = 2000,
+    expired: Callable[[], bool] = never,
 ) -> Reduced:
     """As `reduce`, for a program whose schedule is the one that it failed under."""
-    search = _Schedules(program, violation, run, excluded)
-    reduced = reduce(
-        program, search.shown(violation, program), search.reproduce, excluded=excluded, limit=limit
-    )
-    search.settle(reduced.program)
-    found, broken = search.fewest_switches()
-    return replace(reduced, program=found, violation=broken, runs=search.runs)
+    search = _Schedules(program, violation, run, excluded, expired)
+    search.put_in_order()
+    search.drop_switches()
+    search.try_one_switch()
+    unstable = False
+    going = True
+    while going and limit > 0 and not unstable:
+        reduced = reduce(
+            search.best,
+            search.shown(search.violation, search.best),
+            search.reproduce,
+            excluded=excluded,
+            limit=limit,
+            expired=expired,
+        )
+        limit -= reduced.runs
+        unstable = reduced.unstable
+        search.settle(reduced.program)
+        search.put_in_order()
+        search.drop_switches()
+        going = search.leave_one_out() or search.find_fewer_switches()
+    return Reduced(search.best, search.violation, search.runs, unstable)
 
 
 class _Schedules:
-    """The schedule under which the shortest program so far fails."""
+    """The shortest program so far, with a schedule under which it fails."""
 
     def __init__(
-        self, program: Program, violation: Violation, run: Run, excluded: frozenset[str]
+        self,
+        program: Program,
+        violation: Violation,
+        run: Run,
+        excluded: frozenset[str],
+        expired: Callable[[], bool],
     ) -> None:
         self._run = run
-        self._rule = violation.rule
         self._excluded = excluded
+        self._expired = expired
         self._known: dict[Operations, tuple[Schedule, Violation]] = {}
         self.best = program
         self.violation = violation
         self.runs = 0
 
+    def _attempt(self, program: Program) -> Attempt:
+        self.runs += 1
+        return self._run(program)
+
+    def _over(self, end: int) -> bool:
+        """Whether no time is left, or so many runs have been done."""
+        return self.runs >= end or self._expired()
+
+    # For `reduce`
+
     def reproduce(self, program: Program) -> Violation | None:
-        """Run a program under its own best schedule, and under others while it does not fail."""
+        """Run a program under the best schedule so far, as far as that fits it."""
         for schedule in self._likely(program):
-            attempt = self._attempt(replace(program, schedule=schedule))
+            tried = replace(program, schedule=schedule)
+            attempt = self._attempt(tried)
             if attempt.violation is not None:
-                return self._keep(replace(program, schedule=schedule), attempt)
-        return self._look_through(program)
+                return self._keep(tried, attempt.violation, attempt.begun)
+        return None
 
     def _likely(self, program: Program) -> Iterator[Schedule]:
         own = fitted(self.best, program.operations)
@@ -94,39 +131,16 @@ class _Schedules:
         if own.injections:
             yield replace(own, injections=())
 
-    def _attempt(self, program: Program) -> Attempt:
-        self.runs += 1
-        return self._run(program)
-
-    def _keep(self, program: Program, attempt: Attempt) -> Violation | None:
-        violation = attempt.violation
-        assert violation is not None
+    def _keep(self, program: Program, violation: Violation, begun: int) -> Violation:
         self._known[program.operations] = program.schedule, violation
-        shown = replace(violation, index=attempt.begun)
-        if self._alike(violation):
+        if alike(violation.rule, self.violation.rule, self._excluded):
             # What follows the last operation that had begun will be cut off by who asked.
-            self.best = replace(program, operations=program.operations[: attempt.begun + 1])
-            self._known[self.best.operations] = program.schedule, violation
-            self.violation = violation
-        return shown
+            self._take(program.with_operations(program.operations[: begun + 1]), violation)
+        return replace(violation, index=begun)
 
-    def _alike(self, violation: Violation) -> bool:
-        return violation.rule == self._rule or violation.rule not in self._excluded
-
-    def _look_through(self, program: Program) -> Violation | None:
-        if len(program) > _SHORT or self.runs > _RUNS:
-            return None
-        for each, attempt in self._explored(program, 1, _LOOKED_THROUGH):
-            if attempt.violation is not None and attempt.violation.rule == self._rule:
-                return self._keep(each, attempt)
-        return None
-
-    def _explored(
-        self, program: Program, switches: int, most: int
-    ) -> Iterator[tuple[Program, Attempt]]:
-        """Up to so many runs with up to so many switches, those with fewer first."""
-        bare = replace(program, schedule=replace(self.best.schedule, switches=()))
-        return islice(explore(bare, self._attempt, switches, Explored()), most)
+    def _take(self, program: Program, violation: Violation) -> None:
+        self._known[program.operations] = program.schedule, violation
+        self.best, self.violation = program, violation
 
     def shown(self, violation: Violation, program: Program) -> Violation:
         """A violation as `reduce` is told of it: everything that had begun is needed."""
@@ -136,41 +150,123 @@ class _Schedules:
         """This is the shortest program."""
         known = self._known.get(program.operations)
         if known is not None:
-            self.best = replace(program, schedule=known[0])
-            self.violation = known[1]
+            self._take(replace(program, schedule=known[0]), known[1])
 
-    def fewest_switches(self) -> tuple[Program, Violation]:
-        """The order and schedule with the fewest switches in which the operations fail."""
-        self._drop_switches()
-        while self.best.schedule.switches and self._find_fewer():
-            pass
-        return self.best, self.violation
+    # Fewer operations under another schedule
 
-    def _find_fewer(self) -> bool:
-        """A schedule with fewer switches, of these operations or of them in another order."""
-        fewer = len(self.best.schedule.switches) - 1
-        for program in (self.best, *_reordered(self.best)):
-            for each, attempt in self._explored(program, fewer, _RUNS // 4):
-                broken = attempt.violation
-                if broken is not None and broken.rule == self.violation.rule:
-                    self.best, self.violation = each, broken
+    def put_in_order(self) -> None:
+        """Have operations stand in the order in which they began, which then takes no switches."""
+        if not self.best.schedule.switches:
+            return
+        order = self._attempt(self.best).order
+        # Whatever never began is not needed.
+        operations = tuple(self.best.operations[number] for number in order)
+        if tuple(repair(operations, self.best.geometry)) == operations:
+            places = {number: place for place, number in enumerate(order)}
+            switches = tuple(
+                switch._replace(operation=places[switch.operation])
+                for switch in self.best.schedule.switches
+                if switch.operation in places
+            )
+            self._try(self.best.with_operations(operations), switches=switches)
+
+    def try_one_switch(self) -> None:
+        """Where many switches matter, see whether another one alone is enough."""
+        if len(self.best.schedule.switches) > 1:
+            self._fails_with(self.best, 1, _RUNS, self.runs + _RUNS)
+
+    def leave_one_out(self) -> bool:
+        """Find a program with an operation less that fails under some schedule with one switch."""
+        operations = self.best.operations
+        if len(operations) > _SHORT:
+            return False
+        end = self.runs + _RUNS
+        for told in _told_shorter(operations):
+            shorter = tuple(repair(told, self.best.geometry))
+            if shorter and len(shorter) < len(operations):
+                program = self.best.with_operations(shorter)
+                if self._fails_with(program, 1, _LOOKED_THROUGH, end):
                     return True
         return False
 
-    def _drop_switches(self) -> None:
-        """Leave out switches and failures one by one, for as long as it goes on failing."""
-        for switch in self.best.schedule.switches:
-            kept = tuple(each for each in self.best.schedule.switches if each != switch)
-            self._try_schedule(replace(self.best.schedule, switches=kept))
-        for injection in self.best.schedule.injections:
-            left = tuple(each for each in self.best.schedule.injections if each != injection)
-            self._try_schedule(replace(self.best.schedule, injections=left))
+    def _explored(
+        self, program: Program, switches: int, most: int, end: int
+    ) -> Iterator[tuple[Program, Attempt]]:
+        """Up to so many runs with up to so many switches, those with fewer first."""
+        bare = replace(program, schedule=replace(self.best.schedule, switches=()))
+        schedules = explore(bare, self._attempt, switches, Explored(), prune=False)
+        for found in islice(schedules, most):
+            yield found
+            if self._over(end):
+                return
 
-    def _try_schedule(self, schedule: Schedule) -> None:
-        tried = replace(self.best, schedule=schedule)
-        broken = self._attempt(tried).violation
-        if broken is not None and broken.rule == self.violation.rule:
-            self.best, self.violation = tried, broken
+    # Fewer switches
+
+    def drop_switches(self) -> None:
+        """Leave out switches and failures, many at once and then one by one."""
+        if self.best.schedule.switches and not self._try(self.best, switches=()):
+            self._drop(len(self.best.schedule.switches) // 2)
+        for injection in self.best.schedule.injections:
+            rest = tuple(each for each in self.best.schedule.injections if each != injection)
+            self._try(self.best, injections=rest)
+
+    def _drop(self, size: int) -> None:
+        """Leave out so many switches in a row, then fewer, for as long as it goes on failing."""
+        while size:
+            at = len(self.best.schedule.switches)
+            while at > 0 and not self._expired():
+                switches = self.best.schedule.switches
+                start = max(at - size, 0)
+                self._try(self.best, switches=switches[:start] + switches[at:])
+                at = start
+            size //= 2
+
+    def _try(self, program: Program, **changes: object) -> bool:
+        """Take over a program with this or that changed in its schedule, if it fails so."""
+        schedule = replace(program.schedule, **changes)  # type: ignore[arg-type]
+        tried = replace(program, schedule=schedule)
+        attempt = self._attempt(tried)
+        broken = attempt.violation
+        if broken is None or broken.rule != self.violation.rule:
+            return False
+        self._keep(tried, broken, attempt.begun)
+        return True
+
+    def find_fewer_switches(self) -> bool:
+        """Find the order and schedule with the fewest switches in which the operations fail.
+
+        Whether there are fewer than there were.
+        """
+        before, end = len(self.best.schedule.switches), self.runs + _RUNS
+        while self.best.schedule.switches and not self._over(end) and self._find_fewer(end):
+            pass
+        return len(self.best.schedule.switches) < before
+
+    def _find_fewer(self, end: int) -> bool:
+        """A schedule with fewer switches, of these operations or of them in another order."""
+        fewer = len(self.best.schedule.switches) - 1
+        for program in (self.best, *_reordered(self.best)):
+            if self._fails_with(program, min(fewer, 1), _LOOKED_THROUGH, end):
+                return True
+            if self._over(end):
+                break
+        return fewer > 1 and self._fails_with(self.best, 2, _RUNS, self.runs + _RUNS)
+
+    def _fails_with(self, program: Program, switches: int, most: int, end: int) -> bool:
+        for each, attempt in self._explored(program, switches, most, end):
+            broken = attempt.violation
+            if broken is not None and broken.rule == self.violation.rule:
+                self._keep(each, broken, attempt.begun)
+                return True
+        return False
+
+
+def _told_shorter(operations: Operations) -> Iterator[Operations]:
+    """Without the engine, which does a job's accesses as somebody else; without an operation."""
+    for device, job in sorted({(each.device, each.job) for each in operations if each.job}):
+        yield tuple(immediate(operations, (device, job), Kind.SUBMIT))
+    for number in reversed(range(len(operations))):
+        yield operations[:number] + operations[number + 1 :]
 
 
 def _reordered(program: Program) -> Iterator[Program]:

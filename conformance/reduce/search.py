@@ -11,7 +11,7 @@ from reference.program import Program
 from reference.trace import Violation
 from reference.validity import repair
 
-__all__ = ["Operations", "Reduced", "Reproduce", "Search"]
+__all__ = ["Operations", "Reduced", "Reproduce", "Search", "alike", "never"]
 
 Reproduce = Callable[[Program], Violation | None]
 """Run a program once and judge it."""
@@ -45,6 +45,17 @@ _TRIALS = 3
 _BREAKDOWNS = frozenset(BREAKDOWN_RULES.values())
 
 
+def never() -> bool:
+    """There is no limit in time."""
+    return False
+
+
+def alike(one: str, other: str, excluded: frozenset[str]) -> bool:
+    """Whether programs that break these rules may show the same bug."""
+    rules = {one, other}
+    return len(rules) == 1 or not rules & (_BREAKDOWNS | excluded)
+
+
 @dataclass
 class Search:
     """The shortest failing program so far.  Steps propose others, with `attempt`."""
@@ -54,6 +65,8 @@ class Search:
     violation: Violation
     limit: int
     excluded: frozenset[str]
+    expired: Callable[[], bool] = never
+    """Whether no time is left."""
     runs: int = 0
     _repeats: _Repeats = _STABLE
     _tried: set[Operations] = field(default_factory=set)
@@ -64,8 +77,8 @@ class Search:
 
     @property
     def exhausted(self) -> bool:
-        """No runs are left."""
-        return self.runs >= self.limit
+        """No runs or no time are left."""
+        return self.runs >= self.limit or self.expired()
 
     @property
     def repeats(self) -> int:
@@ -117,9 +130,6 @@ class Search:
     def _fails_once(self, program: Program) -> Violation | None:
         self.runs += 1
         violation = self.reproduce(program)
-        return violation if violation is not None and self._alike(violation) else None
-
-    def _alike(self, violation: Violation) -> bool:
-        """Whether it may be the same bug that shows."""
-        rules = {violation.rule, self.violation.rule}
-        return len(rules) == 1 or not rules & (_BREAKDOWNS | self.excluded)
+        if violation is None or not alike(violation.rule, self.violation.rule, self.excluded):
+            return None
+        return violation

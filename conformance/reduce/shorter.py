@@ -9,7 +9,16 @@ from reference.operations import DEVICE_ACCESSES, Flag, Kind, Operation
 from .places import acting, places
 from .search import Operations, Search
 
-__all__ = ["as_child", "at_once", "cut", "delete", "straighten", "straightened", "unite"]
+__all__ = [
+    "as_child",
+    "at_once",
+    "cut",
+    "delete",
+    "immediate",
+    "straighten",
+    "straightened",
+    "unite",
+]
 
 _SETUP = frozenset(
     {Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH, Kind.SUBMIT, Kind.WAIT, Kind.UNREGISTER}
@@ -196,13 +205,14 @@ def at_once(search: Search) -> None:
     """
     for device, job in sorted({(each.device, each.job) for each in search.operations if each.job}):
         for moment in (Kind.SUBMIT, Kind.WAIT):
-            if search.attempt(_immediate(search.operations, (device, job), moment)):
+            if search.attempt(immediate(search.operations, (device, job), moment)):
                 break
         else:
             search.attempt(_last_later(search.operations, (device, job)))
 
 
-def _immediate(operations: Operations, job: tuple[int, int], moment: Kind) -> Iterator[Operation]:
+def immediate(operations: Operations, job: tuple[int, int], moment: Kind) -> Iterator[Operation]:
+    """A job's accesses done at the moment when it is submitted or waited for, without a job."""
     queued: list[Operation] = []
     for each in operations:
         if (each.device, each.job) != job or not each.job:
