@@ -66,7 +66,7 @@ class What(enum.IntEnum):
     COMPLETE = 42  # device, job: its last access is done
     ATTACH = 43  # device, space, owner of the device's memory
     DETACH = 44  # device
-    LEAK = 45  # what, number: found at the end
+    LEAK = 45  # what, whether a kernel counts it: found at the end
     LOCK = 47  # device, lock, name: a driver makes a lock
     WALK = 48  # device, table, page: the TLB takes a translation from the page table
     FOUND = 49  # device, page, frame (-1: never, -2: none yet), writable, order: what was collected

@@ -51,6 +51,8 @@ class Host(MemoryManager):
         self.live_subscriptions: set[int] = set()
         self.held: Counter[int] = Counter()
         """References that drivers took, by frame number."""
+        self.zero_pins = 0
+        """Pins of the zero page, which a kernel does not count."""
         self._subscriptions = 0
         self._injections = frozenset(injections)
         self._asked: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Pins, references and DMA addresses: P2, S4 and S5."""
+"""Pins, references and DMA addresses: P2, S4, S5, and of W5 what is lost on nobody."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from reference.record import Entry, What
 
 from .checker import Checker
-from .violation import Breach
+from .violation import Breach, Profile
 
 __all__ = ["Pins"]
 
@@ -30,6 +30,7 @@ class Pins(Checker):
         What.COPY: "touch",
         What.DMA_MAP: "touch",
         What.ENDED: "ended",
+        What.LEAK: "leak",
     }
 
     def dma_unmap(self, _index: int, entry: Entry) -> None:
@@ -107,3 +108,13 @@ class Pins(Checker):
             raise Breach("W6", f"{what} through a DMA address that leads nowhere")
         if not self.state.pins[frame] and not self.state.references[frame]:
             raise Breach("S4", f"{what} in frame {frame}, of which nobody has a pin or reference")
+
+    def leak(self, _index: int, entry: Entry) -> None:
+        """One that a kernel misses ends the run by itself.
+
+        Linux counts no pins of the zero page and leaves callers to drop them all the same, which
+        drivers/vfio/vfio_iommu_type1.c does not do.
+        """
+        message, counted = entry.arguments
+        if not counted and self.profile == Profile.STRICT:
+            raise Breach("W5", str(message))

@@ -12,9 +12,11 @@ class Profile(enum.StrEnum):
     """How the rules are read where the kernel's own drivers differ."""
 
     STRICT = "strict"
-    """A callback sets the sequence whatever the event and its owner (I6)."""
+    """A callback sets the sequence whatever the event and its owner (I6), and the pins of a zero
+    page are dropped like any others (W5)."""
     TOLERANT = "tolerant"
-    """It may return at once when the event is its own device's doing."""
+    """It may return at once when the event is its own device's doing, and as pins of a zero page
+    are not counted, it does not matter whether they are dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from reference.drivers.refcounting import RefcountingDriver
 from reference.drivers.registration import RegistrationDriver
 from reference.geometry import Geometry
 from reference.program import Program
+from reference.protocol import Profile
 from reference.schedule import Injection, Schedule, Switch, actor_number
 from reference.text import parse
 from reference.validity import check_program
@@ -57,6 +58,8 @@ class DriverMutant:
     page_size: int
     """Bytes in a page slot of the witness."""
     make: type[Driver]
+    profile: Profile = Profile.TOLERANT
+    """The strict one if kernels put up with it."""
 
     @property
     def switches(self) -> int:
@@ -95,6 +98,7 @@ def plant(
     switches: Iterable[Place] = (),
     injections: Iterable[tuple[str, int]] = (),
     page_size: int = 4096,
+    profile: Profile = Profile.TOLERANT,
 ) -> Callable[[Kind], Kind]:
     """Enter the decorated driver into the table."""
 
@@ -106,8 +110,9 @@ def plant(
             switches=tuple(_switch(place) for place in switches),
             injections=tuple(Injection(*injection) for injection in injections),
         )
+        texts = id, title, seen_in, base, rule, harm
         DRIVER_MUTANTS[id] = DriverMutant(
-            id, title, seen_in, base, rule, harm, minimal, lines, schedule, page_size, make
+            *texts, minimal, lines, schedule, page_size, make, profile
         )
         return make
 

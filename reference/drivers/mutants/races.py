@@ -236,15 +236,16 @@ class _RegisteredMidInvalidation(RefcountingDriver):
     base="counting",
     rule="I12",
     harm="I12",
-    minimal=4,
+    minimal=5,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0
+        read p0 page=0 offset=0 length=8
         discard p0 page=0 pages=1
-        dread d0 page=0 offset=0 length=8
+        dwrite d0 page=0 offset=0 length=8 value=0x100000
         dread d0 page=0 offset=0 length=8
     """,
-    switches=[("p0", 2, 5, "d0")],
+    switches=[("p0", 3, 5, "d0")],
 )
 class _NestedEndReopens(CountingDriver):
     def invalidate_range_end(self, range_: Range) -> None:
