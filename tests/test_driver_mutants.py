@@ -19,6 +19,7 @@ from reference.mirrors import MUTANTS
 from reference.model import judge
 from reference.operations import Kind
 from reference.program import Program
+from reference.protocol import Profile
 from reference.rules import RULES
 from reference.schedule import Schedule
 from reference.trace import Trace, Violation
@@ -34,6 +35,7 @@ PLANTED = frozenset(
         *("cow-break-forgotten", "partial-fault-unwind", "merge-with-dead-neighbour"),
         *("unmap-length-mismatch", "eagain-forever", "trylock-spin", "full-device-spin"),
         *("dead-never-purged", "put-vs-invalidate", "partial-unmap-in-use"),
+        *("end-inclusive", "over-invalidation", "zero-page-leak"),
     }
 )
 OF_HMM = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE})
@@ -46,14 +48,20 @@ def mutant(request: pytest.FixtureRequest) -> DriverMutant:
     return DRIVER_MUTANTS[request.param]
 
 
-def violation(program: Program, driver: type[Driver], *, protocol: bool = True) -> Violation | None:
+def violation(
+    program: Program,
+    driver: type[Driver],
+    profile: Profile = Profile.TOLERANT,
+    *,
+    protocol: bool = True,
+) -> Violation | None:
     """What is wrong with a run; without `protocol` the record is left out, but for failures."""
     run = run_program(program, driver)
     hosted = run.plain()
     if not protocol:
         failures = tuple(entry for entry in run.record if entry.what == What.FAIL)
         hosted = msgspec.structs.replace(hosted, record=failures)
-    return judge(Trace(program, tuple(run.outcomes), hosted=hosted)).violation
+    return judge(Trace(program, tuple(run.outcomes), hosted=hosted), profile).violation
 
 
 def describe(driver: type[Driver]) -> Description:
@@ -80,8 +88,8 @@ class TestMutants:
         assert all(each.seen_in for each in DRIVER_MUTANTS.values())
 
     def test_the_witness_breaks_the_rule_and_its_base_does_not(self, mutant: DriverMutant) -> None:
-        assert violation(mutant.program, BASES[mutant.base]) is None
-        found = violation(mutant.program, mutant.make)
+        assert violation(mutant.program, BASES[mutant.base], mutant.profile) is None
+        found = violation(mutant.program, mutant.make, mutant.profile)
         assert found is not None
         assert found.rule == mutant.rule
         assert mutant.make.model in RULES[found.rule].models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reference.drivers.caching import CachingDriver, Region
 from reference.host.ranges import Range
+from reference.operations import Event
 
 from .mutant import plant
 
@@ -90,4 +91,31 @@ class _PartialUnmapInUse(CachingDriver):
                 for slot in slots:
                     self.device.unmap(key, slot)
                 self.device.flush(slots.start, slots.stop)
+        return super().invalidate_range_start(range_)
+
+
+@plant(
+    "over-invalidation",
+    title="an event after which every page is where it was takes regions from their users",
+    seen_in="libfabric d6d32055f; UCX 987ea9ebe5",
+    base="caching",
+    rule="A2",
+    harm="A2",
+    minimal=5,
+    sequence="""
+        map p0 rw page=0 pages=1
+        attach d0 p0
+        register d0 key=1 rw page=0 pages=1
+        invalidate p0 page=0 pages=1 event=soft_dirty
+        dread d0 page=0 offset=0 length=8 key=1
+    """,
+)
+class _OverInvalidation(CachingDriver):
+    def invalidate_range_start(self, range_: Range) -> int:
+        if range_.event not in {Event.UNMAP, Event.CLEAR}:
+            for key, (region, slots) in self.keys.items():
+                if region.overlaps(range_.start, range_.end):
+                    for slot in slots:
+                        self.device.unmap(key, slot)
+                    self.device.flush(slots.start, slots.stop)
         return super().invalidate_range_start(range_)

@@ -33,6 +33,30 @@ class _ZeroSizeLookup(CachingDriver):
 
 
 @plant(
+    "end-inclusive",
+    title="a range's end counts as part of it when DMA mappings are dropped, and the next page's is too",
+    seen_in="UCX c6b13e7380; libfabric 16740f50c",
+    base="faulting",
+    rule="S5",
+    harm="W5",
+    minimal=4,
+    sequence="""
+        map p0 rw page=0 pages=2
+        attach d0 p0
+        dread d0 page=1 offset=0 length=8
+        unmap p0 page=0 pages=1
+    """,
+)
+class _EndInclusive(FaultingDriver):
+    def zap(self, start: int, end: int) -> None:
+        super().zap(start, end)
+        # As with interval_tree_iter_first() or xa_for_each_range(), which take the last address.
+        beside = self.entries.pop(end, 0)
+        if beside:
+            self.kernel.dma_unmap_page(beside)
+
+
+@plant(
     "vma-split",
     title="each piece of a mapping that is unmapped takes the whole region with it",
     seen_in="gntdev 5c13a4a0291b",
