@@ -31,6 +31,8 @@ _SHORT = 10
 """Operations of a program whose schedules are looked through."""
 _LOOKED_THROUGH = 200
 """Schedules of one program that are tried; few short programs have more with one switch."""
+_A_FEW = range(2, 6)
+"""So many switches are left out one by one when an operation goes."""
 _RUNS = 1_500
 """Runs that looking through schedules may take, and then again looking for fewer switches."""
 
@@ -128,6 +130,9 @@ class _Schedules:
         yield own
         if own.switches:
             yield replace(own, switches=())
+        # A switch goes with the operation that it let run.
+        for switch in own.switches if len(own.switches) in _A_FEW else ():
+            yield replace(own, switches=tuple(each for each in own.switches if each != switch))
         if own.injections:
             yield replace(own, injections=())
 

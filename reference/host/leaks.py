@@ -21,7 +21,7 @@ def leaks(host: Host) -> None:
     for rule, message in _found(host):
         host.record(What.LEAK, message, 1)
         raise Broken(rule, message)
-    if host.zero_pins > 0:
+    if host.zero_pins:
         host.record(What.LEAK, f"{host.zero_pins} pins of the zero page were not dropped", 0)
 
 

@@ -78,12 +78,11 @@ def _ready(mm: AddressSpace, slot: int, write: bool, longterm: bool) -> Frame | 
 def unpin_user_page(host: Host, pfn: int) -> None:
     """Drop one pin; the last reference frees the frame."""
     frame = host.frame(pfn)
-    if frame is host.zero:
-        host.zero_pins -= 1
-        host.record(What.UNPIN, pfn)
-        return
-    if not frame.pins:
+    if not (host.zero_pins if frame is host.zero else frame.pins):
         raise Broken("P1", f"unpin_user_page of frame {pfn}, which is not pinned")
     host.record(What.UNPIN, pfn)
+    if frame is host.zero:
+        host.zero_pins -= 1
+        return
     frame.pins -= 1
     host.put(frame)
