@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from reference.trace import Judgement, Trace, Violation
 from .pct import PctRuns
 from .reduce import reduce
 from .reduce.scheduled import Attempt, reduce_scheduled
+from .reduce.search import never
 
 __all__ = ["SLOW", "UNINTERRUPTED", "Coverage", "Examiner", "Failure", "as_found", "profile_of"]
 
@@ -137,10 +138,15 @@ class Examiner:
         self.coverage.pct.add(self.trace)
         return judgement.violation
 
-    def reduce(self, program: Program, violation: Violation) -> Failure:
-        """Make a failing program short.  The runs that this takes are not counted as coverage."""
+    def reduce(
+        self, program: Program, violation: Violation, expired: Callable[[], bool] = never
+    ) -> Failure:
+        """Make a failing program short.  The runs that this takes are not counted as coverage.
+
+        When `expired` says so, the shortest so far is what counts.
+        """
         if self.runner.description.schedules:
-            return self._reduce_scheduled(program, violation)
+            return self._reduce_scheduled(program, violation, expired)
         traces: dict[Program, Trace] = {}
 
         def reproduce(candidate: Program) -> Violation | None:
@@ -158,12 +164,15 @@ class Examiner:
                 reproduce,
                 excluded=self.expected,
                 limit=_FEW if slow else _MANY,
+                expired=expired,
             )
         short = reduced.program
         trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
         return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)
 
-    def _reduce_scheduled(self, program: Program, violation: Violation) -> Failure:
+    def _reduce_scheduled(
+        self, program: Program, violation: Violation, expired: Callable[[], bool]
+    ) -> Failure:
         """The same for a program that failed under a schedule, which is made short as well."""
         taken = self.trace.as_taken() if self.trace.program == program else program
 
@@ -181,6 +190,7 @@ class Examiner:
                 attempt,
                 excluded=self.expected,
                 limit=_FEW if slow else _MANY,
+                expired=expired,
             )
         trace = self._run(reduced.program)
         last = self.judge(trace).violation

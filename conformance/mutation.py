@@ -1,8 +1,9 @@
 """How good the suite is: how many planted bugs it finds, and how short it makes them.
 
 A mutant is killed if a program breaks a rule on it and, reduced, passes on the correct mirror or
-driver that the mutant was made from.  `python -m conformance.mutation` scores all of them and
-rewrites the tables in the documentation.
+driver that the mutant was made from.  Programs come as in a certification; for a driver, that is
+random ones with schedules and the exhaustive search in turns.  `python -m conformance.mutation`
+scores all of them and rewrites the tables in the documentation.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.progress import track
 
@@ -20,14 +23,19 @@ from adapters.worker import InProcess
 from reference.drivers.mutants import DRIVER_MUTANTS, DriverMutant
 from reference.mirrors import MUTANTS
 from reference.mirrors.mutants import Mutant
-from reference.model import judge
 from reference.program import Program
+from reference.protocol import Profile
+from reference.schedule import Offer
+from reference.trace import Violation
 
-from .certify import PER_RULE
+from .certify import EXHAUSTIVE, PER_RULE
 from .examine import Examiner, Failure
-from .shards import plan_for, run_shard, shards
+from .exhaustive import Exhaustive
+from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
+from .explore.programs import preamble
+from .shards import Shard, plan_for, run_shard, shards
 
-__all__ = ["ALL", "BUDGET", "SCHEDULED_BUDGET", "Planted", "Score", "score", "table"]
+__all__ = ["ALL", "BUDGET", "SCHEDULED_BUDGET", "SECONDS", "Planted", "Score", "score", "table"]
 
 Planted = Mutant | DriverMutant
 ALL: Mapping[str, Planted] = {**MUTANTS, **DRIVER_MUTANTS}
@@ -36,9 +44,11 @@ BUDGET = 2000
 """Programs that a mutant is given, as many as a certification runs by default."""
 SCHEDULED_BUDGET = 16_000
 """The same for a driver, each program under one schedule."""
+SECONDS = 60.0
+"""Processor time that a mutant is given at most, reductions included."""
 ENOUGH = 12
 """Failing programs after which the search ends; the shortest reduced one counts."""
-SCHEDULED_ENOUGH = 2
+SCHEDULED_ENOUGH = 4
 PAGE = Path(__file__).parent.parent / "docs" / "mutants.md"
 MARKS = {
     "mirrors": ("<!-- begin scores -->", "<!-- end scores -->"),
@@ -60,7 +70,7 @@ class Score:
     programs: int
     """Programs up to the first that failed, or all that were run."""
     seconds: float
-    """Wall time up to there, reductions included."""
+    """Processor time up to there, or of all of it."""
     best: Failure | None
     """The shortest failing program, if any failed."""
 
@@ -97,82 +107,145 @@ def base_of(mutant: Planted) -> str:
     return f"{kind}:{mutant.base}"
 
 
+def profile_of(mutant: Planted) -> Profile:
+    """How the rules of the protocol are read for it."""
+    return mutant.profile if isinstance(mutant, DriverMutant) else Profile.TOLERANT
+
+
 def score(
-    mutant: Planted, seed: int = 1, budget: int | None = None, seconds: float | None = None
+    mutant: Planted, seed: int = 1, budget: int | None = None, seconds: float = SECONDS
 ) -> Score:
-    """Certify a mutant until it fails often enough, or the budget is used up.
+    """Certify a mutant until a program fails that is as short as the shortest one known.
 
-    The budget is in programs, by default as a certification's; `seconds` ends the search as well.
+    Or enough programs have failed, or a budget is used up: so many programs, by default as a
+    certification runs, or `seconds` of processor time, which no reduction goes beyond either.
     """
-    runner, correct = InProcess(f"mutant:{mutant.id}"), InProcess(base_of(mutant))
-    scheduled = runner.description.schedules
-    search = _Search(
-        Examiner(runner),
-        correct,
-        budget or (SCHEDULED_BUDGET if scheduled else BUDGET),
-        SCHEDULED_ENOUGH if scheduled else ENOUGH,
-        seconds,
-    )
-    for shard in shards(runner.description, seed):
-        run_shard(plan_for(runner.description, runner.description.model, shard), shard, search.try_)
-        if search.over:
-            break
-    best = min(search.failures, key=_size, default=None)
-    return Score(mutant, search.first or search.programs, search.first_at or search.spent(), best)
+    search = _Search(mutant, budget, seconds)
+    with suppress(_Over):
+        search.run(seed)
+    return search.score()
 
 
-def _size(failure: Failure) -> tuple[int, int]:
-    program = failure.program
-    return len(program), len(program.schedule.switches)
+class _Over(Exception):
+    """The search has come to its end."""
+
+
+class _Answer(NamedTuple):
+    """What an exhaustive search wants to know of a run."""
+
+    offers: Sequence[Offer]
 
 
 class _Search:
     """The programs that fail on a mutant, and not on its correct base."""
 
-    def __init__(
-        self,
-        examiner: Examiner,
-        correct: InProcess,
-        budget: int,
-        enough: int,
-        seconds: float | None,
-    ) -> None:
-        self.examiner = examiner
-        self.correct = correct
-        self.budget = budget
-        self.enough = enough
-        self.seconds = seconds
+    def __init__(self, mutant: Planted, budget: int | None, seconds: float) -> None:
+        self.mutant = mutant
+        runner, base = InProcess(f"mutant:{mutant.id}"), InProcess(base_of(mutant))
+        self.description = runner.description
+        scheduled = self.description.schedules
+        self.examiner = Examiner(runner, profile=profile_of(mutant))
+        self.correct = Examiner(base, profile=profile_of(mutant))
+        self.budget = budget or (SCHEDULED_BUDGET if scheduled else BUDGET)
+        self.enough = SCHEDULED_ENOUGH if scheduled else ENOUGH
         self.programs = 0
+        self.sampled = 0
+        """Programs that were to be run in shards."""
         self.first = 0
         self.first_at = 0.0
         self.failing = 0
         self.reduced: Counter[str] = Counter()
-        self.failures: list[Failure] = []
-        self._start = time.monotonic()
+        self.best: Failure | None = None
+        self._start = time.process_time()
+        self._seconds = seconds
 
     def spent(self) -> float:
-        return time.monotonic() - self._start
+        return time.process_time() - self._start
+
+    def late(self) -> bool:
+        return self.spent() >= self._seconds
 
     @property
     def over(self) -> bool:
-        late = self.seconds is not None and self.spent() > self.seconds
-        return late or self.programs >= self.budget or self.failing >= self.enough
+        short = self.best is not None and len(self.best.program) <= self.mutant.minimal
+        full = self.programs >= self.budget or self.failing >= self.enough
+        return short or full or self.late()
+
+    def score(self) -> Score:
+        if self.best is None:
+            return Score(self.mutant, self.programs, self.spent(), None)
+        return Score(self.mutant, self.first, self.first_at, self.best)
+
+    # Programs
+
+    def run(self, seed: int) -> None:
+        """Run programs in the order of a certification; raises `_Over` at the end."""
+        random = shards(self.description, seed)
+        if not self.description.schedules:
+            for shard in random:
+                self._sample(shard)
+        model = self.description.model
+        exhaustive: Exhaustive[None] = Exhaustive(self.description, model, None)
+        catalogue = Catalogue(self.description, model)
+        while True:
+            turn = exhaustive.charged * (EXHAUSTIVE - 1) <= self.sampled
+            share = exhaustive.next() if turn else None
+            if share is None:
+                self._sample(next(random))
+            else:
+                exhaustive.take(share, self._explore(catalogue, share.part), None)
+
+    def _sample(self, shard: Shard) -> None:
+        self.sampled += shard.programs
+        run_shard(plan_for(self.description, self.description.model, shard), shard, self.try_)
+        if self.over:
+            raise _Over
+
+    def _explore(self, catalogue: Catalogue, part: Part) -> Covered:
+        length = len(preamble(self.description)) + part.bound.operations
+        covered = Covered()
+
+        def run(program: Program) -> _Answer:
+            if not self.try_(program, length):
+                raise _Over
+            hosted = self.examiner.trace.hosted
+            if hosted is None or self.failed:
+                raise Left
+            return _Answer(hosted.offers)
+
+        explore_part(part, catalogue.programs(part), run, covered)
+        return covered
+
+    failed = False
+    """The last program failed."""
 
     def try_(self, program: Program, length: int) -> bool:
+        """Run a program; whether to go on."""
         self.programs += 1
+        at = self.spent()
         violation = self.examiner.examine(program, length)
-        if violation is not None:
-            self.failing += 1
-            if self.reduced[violation.rule] < PER_RULE:
-                self.reduced[violation.rule] += 1
-                self._keep(self.examiner.reduce(program, violation))
+        self.failed = violation is not None
+        if violation is not None and self.reduced[violation.rule] < PER_RULE:
+            self._reduce(program, violation, at)
         return not self.over
 
-    def _keep(self, failure: Failure) -> None:
-        if judge(self.correct.run(failure.program)).violation is None:
-            if not self.first:
-                self.first, self.first_at = self.programs, self.spent()
-            self.failures.append(failure)
+    def _reduce(self, program: Program, violation: Violation, at: float) -> None:
+        self.reduced[violation.rule] += 1
+        trace = self.examiner.trace
+        failure = self.examiner.reduce(program, violation, self.late)
+        self.examiner.trace = trace
+        if self.correct.examine(failure.program) is not None:
+            return
+        self.failing += 1
+        if not self.first:
+            self.first, self.first_at = self.programs, at
+        if self.best is None or _size(failure) < _size(self.best):
+            self.best = failure
+
+
+def _size(failure: Failure) -> tuple[int, int]:
+    program = failure.program
+    return len(program), len(program.schedule.switches)
 
 
 def table(scores: list[Score]) -> str:

@@ -37,16 +37,15 @@ class _EndSkipped(CountingDriver):
     base="refcounting",
     rule="B6",
     harm="W1",
-    minimal=6,
+    minimal=5,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0
         register d0 key=1 r page=0 pages=1
-        dread d0 page=0 offset=0 length=8 key=1 job=1
-        submit d0 job=1
+        dread d0 page=0 offset=0 length=8 key=1
         invalidate p0 page=0 pages=1 event=clear nonblock
     """,
-    switches=[("d0", 4, 3, "k")],
+    switches=[("d0", 3, 3, "k")],
 )
 class _LockKeptOnRefusal(RefcountingDriver):
     def lock_idle(self, buffer: Buffer, blockable: bool) -> bool:

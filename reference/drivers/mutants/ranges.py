@@ -11,25 +11,24 @@ from .mutant import plant
 
 @plant(
     "zero-size-lookup",
-    title="a look-up of size zero misses the region that starts right there",
+    title="a look-up of size zero misses the entry that starts right there",
     seen_in="vfio type1 7c03f4284643",
-    base="caching",
-    rule="C1",
-    harm="C1",
-    minimal=7,
+    base="faulting",
+    rule="I12",
+    harm="I12",
+    minimal=4,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0
-        register d0 key=1 rw page=0 pages=1
+        dwrite d0 page=0 offset=0 length=8 value=0x100000
         discard p0 page=0 pages=1
-        register d0 key=2 rw page=0 pages=1
-        write p0 page=0 offset=0 length=8 value=0x100000
-        dread d0 page=0 offset=0 length=8 key=2
+        dread d0 page=0 offset=0 length=8
     """,
 )
-class _ZeroSizeLookup(CachingDriver):
-    def affected(self, start: int, end: int) -> list[Region]:
-        return super().affected(start, start)
+class _ZeroSizeLookup(FaultingDriver):
+    def zap(self, start: int, end: int) -> None:
+        # The first entry is looked for between `start` and itself.
+        super().zap(start + self.kernel.page_size if start in self.entries else start, end)
 
 
 @plant(
