@@ -7,7 +7,7 @@ import difflib
 import click
 from rich.table import Table
 
-from ..mutation import ALL, HEADINGS, Score, score
+from ..mutation import ALL, HEADINGS, SECONDS, Score, score
 from ..problems import UsageError
 from ..screen import Screen
 
@@ -21,15 +21,15 @@ _IN_THE_PAGE = frozenset({"what goes wrong", "seen in"})
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.1),
+    default=SECONDS,
+    show_default=True,
     metavar="S",
-    help="Time for each mutant.  [default: the programs that certify runs]",
+    help="Processor time for each mutant at most.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.argument("mutant", nargs=-1, metavar="[ID]...")
 @click.pass_context
-def mutants(
-    context: click.Context, seconds: float | None, seed: int, mutant: tuple[str, ...]
-) -> None:
+def mutants(context: click.Context, seconds: float, seed: int, mutant: tuple[str, ...]) -> None:
     """Score the suite: does it find planted bugs, by which rule, and how short?
 
     Exit status 1 if one of them survives.

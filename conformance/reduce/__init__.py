@@ -43,8 +43,9 @@ def reduce(
     """Reduce a valid program that was seen to break a rule.
 
     `excluded` are rules that it must not come to break instead, `limit` bounds the runs of the
-    candidate, and when `expired` says so the shortest program so far is given.  If the program does not fail again every time, each step is repeated and must fail
-    twice, and the result is marked unstable; if it never fails again, it is given back as it was.
+    candidate, and when `expired` says so the shortest program so far is given.  If the program does
+    not fail again every time, each step is repeated and must fail twice, and the result is marked
+    unstable; if it never fails again, it is given back as it was.
     """
     search = Search(reproduce, program, violation, limit, excluded, expired)
     if search.confirm():

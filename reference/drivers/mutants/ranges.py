@@ -33,7 +33,7 @@ class _ZeroSizeLookup(FaultingDriver):
 
 @plant(
     "end-inclusive",
-    title="a range's end counts as part of it when DMA mappings are dropped, and the next page's is too",
+    title="the end of a range counts as part of it when DMA mappings are dropped",
     seen_in="UCX c6b13e7380; libfabric 16740f50c",
     base="faulting",
     rule="S5",
