@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from . import cmirror, generation, host, judging, reduction
+from . import cmirror, generation, host, judging, mirrors, reduction
 
 BENCHMARKS: Mapping[str, Callable[[], None]] = {
     "generation": generation.main,
     "judging": judging.main,
     "cmirror": cmirror.main,
     "host": host.main,
+    "mirrors": mirrors.main,
     "reduction": reduction.main,
 }
 
