@@ -1,16 +1,19 @@
-"""The command as a new user has it: in a process of its own and an empty folder."""
+"""The command as a new user has it, in an empty folder: in this process or one of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
@@ -65,16 +68,26 @@ def certificate_in(folder: Path) -> Certificate:
     return msgspec.json.decode(data, type=Certificate)
 
 
-def lastwriter(folder: Path, *arguments: str, wrapped: Sequence[str] = (), **changes: str) -> Done:
-    """Run the command to its end; `wrapped` is a command that runs it."""
-    variables = environment(**changes)
-    if wrapped:
-        # What measures coverage writes files of its own, where there may be no room for them.
-        variables = {k: v for k, v in variables.items() if not k.startswith("COVERAGE_")}
+def lastwriter(folder: Path, *arguments: str, **changes: str) -> Done:
+    """Run the command to its end: here, in this process, but in that folder."""
+    streams = (io.StringIO(), io.StringIO())
+    with ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(folder))
+        stack.enter_context(mock.patch.dict(os.environ, environment(**changes), clear=True))
+        stack.enter_context(contextlib.redirect_stdout(streams[0]))
+        stack.enter_context(contextlib.redirect_stderr(streams[1]))
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, streams[0].getvalue(), streams[1].getvalue(), folder)
+
+
+def apart(folder: Path, *arguments: str, wrapped: Sequence[str] = (), **changes: str) -> Done:
+    """Run it in a process of its own, as a new user does; `wrapped` is a command that runs it."""
     done = subprocess.run(
         [*wrapped, *COMMAND, *arguments],
         cwd=folder,
-        env=variables,
+        env=environment(**changes),
         capture_output=True,
         text=True,
         timeout=SECONDS,

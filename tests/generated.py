@@ -25,8 +25,14 @@ def describe(*, keyed: bool = False, **changes: object) -> Description:
     return Description(**(fields | changes))  # type: ignore[arg-type]
 
 
+_TAKEN: dict[tuple[str, int], tuple[list[Program], Iterator[Program]]] = {}
+
+
 def take(plan: Plan, count: int, number: int = 7) -> list[Program]:
-    return list(islice(random_programs(plan, number), count))
+    """The first programs of a plan, which are made only once in a process."""
+    made, more = _TAKEN.setdefault((repr(plan), number), ([], random_programs(plan, number)))
+    made += islice(more, max(count - len(made), 0))
+    return made[:count]
 
 
 def steps(plan: Plan, program: Program) -> Iterator[tuple[Sketch, Operation]]:

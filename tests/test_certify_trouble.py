@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commanding import TROUBLE, Running, failures_in, lastwriter, names_in
+from commanding import TROUBLE, Running, apart, failures_in, lastwriter, names_in
 
 from conformance.store import load_program
 from conformance.verdicts import Verdict
@@ -170,7 +170,7 @@ def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> I
 class TestInProcess:
     def test_a_crash_leaves_the_program(self, tmp_path: Path) -> None:
         options = ("--programs", "50", "--seed", "4", "--in-process")
-        done = lastwriter(tmp_path, "certify", trouble("Crashes"), *options)
+        done = apart(tmp_path, "certify", trouble("Crashes"), *options)
         assert done.status == -signal.SIGABRT
         (journal,) = names_in(tmp_path / "lastwriter-out")
         replayed = lastwriter(tmp_path, "replay", f"lastwriter-out/{journal}", trouble("Crashes"))
@@ -179,13 +179,13 @@ class TestInProcess:
 
     def test_a_crash_of_a_process_that_shares_the_work(self, tmp_path: Path) -> None:
         options = ("--programs", "50", "--seed", "4", "--in-process", "-j", "2")
-        done = lastwriter(tmp_path, "certify", trouble("Crashes"), *options)
+        done = apart(tmp_path, "certify", trouble("Crashes"), *options)
         assert done.status == 2
         assert "of the run was killed by signal 6; its last program is in " in done.errors
         assert "Traceback" not in done.errors
 
     def test_an_exception_is_only_a_failure(self, tmp_path: Path) -> None:
         options = ("--programs", "50", "--seed", "4", "--in-process")
-        done = lastwriter(tmp_path, "certify", trouble("Raises"), *options)
+        done = apart(tmp_path, "certify", trouble("Raises"), *options)
         assert (done.status, done.errors) == (1, "")
         assert done.rule("R4").verdict is Verdict.FAIL

@@ -17,7 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commanding import COMMAND, ROOT, Running, environment, failures_in, lastwriter, names_in
+from commanding import (
+    COMMAND,
+    ROOT,
+    Running,
+    apart,
+    environment,
+    failures_in,
+    lastwriter,
+    names_in,
+)
 
 from adapters import wire
 from adapters.linux import NAMES
@@ -376,13 +385,13 @@ class TestOutput:
         assert (done.returncode, done.stderr) == (2, "lastwriter: No space left on device\n")
 
     def test_no_room_for_anything(self, tmp_path: Path) -> None:
-        done = lastwriter(tmp_path, "certify", MUTANT, *BUDGET, wrapped=with_limit(1000))
+        done = apart(tmp_path, "certify", MUTANT, *BUDGET, wrapped=with_limit(1000))
         assert (done.status, done.out) == (2, "")
         assert done.error == "--out lastwriter-out: File too large"
         assert names_in(tmp_path / "lastwriter-out") == set()
 
     def test_no_room_for_the_certificate(self, tmp_path: Path) -> None:
-        done = lastwriter(tmp_path, "certify", MUTANT, *BUDGET, wrapped=with_limit(4096))
+        done = apart(tmp_path, "certify", MUTANT, *BUDGET, wrapped=with_limit(4096))
         assert done.status == 2
         assert done.error == "lastwriter-out/certificate.json: File too large"
         assert f"\nFAIL  {MUTANT}" in done.out

@@ -8,7 +8,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commanding import COMMAND, SECONDS, TROUBLE, Running, environment, failures_in, lastwriter
+from commanding import (
+    COMMAND,
+    SECONDS,
+    TROUBLE,
+    Running,
+    apart,
+    environment,
+    failures_in,
+    lastwriter,
+)
 from commanding import names_in as names
 
 from adapters.candidate import CandidateError
@@ -113,7 +122,7 @@ class TestSharedFolders:
         """In the suite's own process a crash is one of the run: the next one has its program."""
         options = ("--programs", "50", "--seed", "4")
         spec = f"{TROUBLE}:Crashes"
-        died = lastwriter(tmp_path, "certify", spec, *options, "--in-process")
+        died = apart(tmp_path, "certify", spec, *options, "--in-process")
         assert died.status == -signal.SIGABRT
         (journal,) = names(tmp_path / "lastwriter-out")
         program = Program.from_bytes((tmp_path / "lastwriter-out" / journal).read_bytes())
