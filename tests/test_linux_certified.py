@@ -17,10 +17,15 @@ from reference.program import Program
 from reference.text import dump
 
 PROBES = {name: probe(name) for name in NAMES}
-CORRECT = ("reference:faulting", "reference:refcounting", "reference:registration",
-           "linux:process_vm")  # fmt: skip
+CORRECT = {
+    **dict.fromkeys(("reference:faulting", "reference:refcounting"), 200_000),
+    **dict.fromkeys(("reference:registration", "linux:process_vm"), 200_000),
+    **dict.fromkeys(("linux:kvm", "linux:userfaultfd", "linux:userfaultfd_copy"), 50_000),
+}
+"""How many operations what is correct has to pass."""
+# With KSM on, userfaultfd_copy fails as docs/findings/userfaultfd-merged.md says; tests leave the
+# machine's settings alone.
 FINDINGS = Path(__file__).parent.parent / "docs" / "findings"
-OPERATIONS = 200_000
 SEED = 2026
 
 
@@ -88,13 +93,15 @@ def open_candidate(spec: str) -> InProcess | Worker:
 @pytest.mark.proof
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "spec",
+    ("spec", "operations"),
     [
-        pytest.param(spec, marks=[needs(spec[6:])] if spec.startswith("linux:") else [])
-        for spec in CORRECT
+        pytest.param(
+            *(spec, operations), marks=[needs(spec[6:])] if spec.startswith("linux:") else []
+        )
+        for spec, operations in CORRECT.items()
     ],
 )
-def test_no_false_alarm_in_so_many_operations(spec: str) -> None:
+def test_no_false_alarm_in_so_many_operations(spec: str, operations: int) -> None:
     with open_candidate(spec) as runner:
         description = runner.description
         examiner = Examiner(runner)
@@ -105,16 +112,16 @@ def test_no_false_alarm_in_so_many_operations(spec: str) -> None:
             violation = examiner.examine(program, length)
             if violation is not None:
                 alarms.append(f"{violation}\n{dump(program)}")
-            return coverage.operations < OPERATIONS and not alarms
+            return coverage.operations < operations and not alarms
 
         for shard in shards(description, SEED):
-            if coverage.operations >= OPERATIONS or alarms:
+            if coverage.operations >= operations or alarms:
                 break
             run_shard(plan_for(description, description.model, shard), shard, consume)
     assert alarms == []
-    assert coverage.operations >= OPERATIONS
+    assert coverage.operations >= operations
     assert coverage.exercised["R1"] == coverage.programs
-    assert coverage.exercised["A2"] > OPERATIONS // 20
+    assert coverage.exercised["A2"] > operations // 20
 
 
 @needs("io_uring")
