@@ -1,13 +1,15 @@
-"""`pytest --candidate`, as it is run by users: in a process of its own, mostly from elsewhere."""
+"""`pytest --candidate`, as it is run by users, mostly from elsewhere."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy  # noqa: F401 (what pytester has loaded it forgets, and numpy loads only once)
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -51,12 +53,18 @@ class Suite:
         self.pytester = pytester
 
     def run(self, spec: str, *options: str) -> pytest.RunResult:
+        """In this process, which is quick."""
+        return self.pytester.runpytest_inprocess(*self._words(spec, options))
+
+    def apart(self, spec: str, *options: str) -> pytest.RunResult:
+        """In a process of its own: for options that start more, and for several runs."""
+        return self.pytester.runpytest_subprocess(*self._words(spec, options))
+
+    def _words(self, spec: str, options: Sequence[str]) -> list[str]:
         few = ("--lw-programs=4", "--lw-shards=1", "--lw-allow-unknown")
         usual = (*few, "--lw-seed=3", "-Werror")
-        return self.pytester.runpytest_subprocess(
-            *("-p", "conformance.plugin", "-p", "no:cacheprovider"),
-            *(f"--candidate={spec}", *usual, *options),
-        )
+        plugins = ("-p", "conformance.plugin", "-p", "no:cacheprovider")
+        return [*plugins, f"--candidate={spec}", *usual, *options]
 
     def mirror(self, source: str) -> str:
         (self.pytester.path / "mirror.py").write_text(source)
@@ -116,7 +124,7 @@ def test_a_correct_mirror_passes(suite: Suite) -> None:
 
 def test_processes_share_the_shards(suite: Suite) -> None:
     alone = suite.run("reference:registration", "--lw-shards=2")
-    shared = suite.run("reference:registration", "--lw-shards=2", "-n2")
+    shared = suite.apart("reference:registration", "--lw-shards=2", "-n2")
     assert shared.ret == alone.ret == pytest.ExitCode.OK
     assert outcomes_of(shared) == outcomes_of(alone)
     totals = [re.findall(r"\d.* operations;.*", str(each.stdout)) for each in (alone, shared)]
@@ -230,7 +238,7 @@ def test_a_failure_can_be_replayed_and_is_in_the_example_database(suite: Suite) 
 
 def test_a_rule_of_another_group_is_found_in_passing(suite: Suite) -> None:
     spec = suite.mirror(LOSSY)
-    result = suite.run(spec, "-kcalls", "-n1")
+    result = suite.apart(spec, "-kcalls", "-n1")
     assert result.ret == pytest.ExitCode.OK
     (name,) = suite.kept()
     result.stdout.fnmatch_lines(
@@ -250,7 +258,7 @@ def test_an_expected_failure_is_reported_as_such(suite: Suite) -> None:
     spec = suite.mirror(LOSSY)
     options = (suite.expecting("C1"), "-rx", "-kexpected or known or contents or calls")
     for known in (0, 1):
-        result = suite.run(spec, *options)
+        result = suite.apart(spec, *options)
         assert result.ret == pytest.ExitCode.OK
         result.stdout.fnmatch_lines(
             [
