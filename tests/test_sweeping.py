@@ -67,7 +67,7 @@ class TestCommand:
         assert status == 0
         lines = [line.split() for line in out.splitlines()]
         assert lines[:3] == [["failing", "n-th"], ["none", "PASS"], ["allocation", "1-2", "PASS"]]
-        assert out.endswith("\n2 failures injected one by one, 0 of them broke a rule\n")
+        assert out.endswith("\n3 failures injected one by one, 0 of them broke a rule\n")
         assert "FAIL" not in out
 
     def test_what_breaks_a_rule_is_told_reduced_and_kept(self, here: Here) -> None:
@@ -78,7 +78,7 @@ class TestCommand:
         lines = [line.split() for line in out.splitlines()]
         assert ["allocation", "1", "PASS"] in lines
         assert ["allocation", "2", "FAIL", "W5"] in lines
-        assert out.endswith("\n2 failures injected one by one, 1 of them broke a rule\n")
+        assert out.endswith("\n3 failures injected one by one, 1 of them broke a rule\n")
         (name,) = failures_in(here.folder)
         path = f"lastwriter-out/failures/{name}"
         assert f"     again: lastwriter replay {path} {MUTANT}\n" in out
@@ -151,7 +151,8 @@ class TestSweep:
         with InProcess(bad("Raises")) as runner:
             program = parse(FAULTED + "reclaim p0 page=0 pages=1\n")
             swept = list(sweep_failures(program, Examiner(runner)))
-            assert sum(each.failure is not None for each in swept) == min(3, len(swept))
+            failing = sum(each.violation is not None for each in swept)
+            assert sum(each.failure is not None for each in swept) == min(3, failing) > 0
             for each in swept:
                 if each.failure is not None:
                     assert judge(runner.run(each.failure.program)).violation is not None
