@@ -52,30 +52,32 @@ _STATE_NEEDS = {"device": "to_device", "full device": "to_device", "exclusive": 
 CONDITIONS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
-            ("B2", "B4", "K1", "L1", "L4"), "the driver registers no list notifier with callbacks"
+            ("B2", "B4", "K1", "L1", "L4"), "no callback of a list notifier of the driver's ran"
         ),
-        **dict.fromkeys(("B7", "B8"), "no list notifier of the driver refuses"),
-        **dict.fromkeys(("L3", "S7"), "the driver does not use both kinds of notifiers"),
-        **dict.fromkeys(
-            ("B5", "B6", "H1", "H2", "H9", "H10"),
-            "the driver inserts no interval subscription",
-        ),
+        **dict.fromkeys(("B7", "B8"), "no list notifier of the driver's refused"),
+        **dict.fromkeys(("L3", "S7"), "the driver was not told by both kinds of notifiers"),
+        **dict.fromkeys(("B5", "B6"), "no interval callback of the driver's ran"),
+        **dict.fromkeys(("H1", "H2"), "the driver did not call hmm_range_fault"),
+        "H9": "no walk of hmm_range_fault started over",
+        "H10": "hmm_range_fault met no large page",
         **dict.fromkeys(
             ("I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I13", "I14", "I15", "I16"),
-            "the driver inserts no interval subscription",
+            "no interval subscription of the driver's came to it",
         ),
-        **dict.fromkeys(("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "the driver migrates no page"),
+        **dict.fromkeys(
+            ("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "no migration of the driver's came to it"
+        ),
         **dict.fromkeys(("B9", "B10", "B12"), "the driver refused no invalidation"),
         "S3": "no end callback of the driver ran for pages that its device had reached",
         "I1": "no insertion of a subscription failed",
         "I11": "the driver does not call mmu_interval_check_retry",
-        "H4": "the driver inserts no interval subscription",
+        "H4": "hmm_range_fault was given no request that it is about",
         "H6": "the driver takes no snapshot",
         "S4": "the driver holds no page longer than its translation",
         "S9": "no failure was injected into a callback of the driver",
     }
 )
-"""Rules that concern a driver only if it does something; why they do not if they never came up."""
+"""Rules that concern a driver only if it does something, and what never happened if not."""
 
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
