@@ -254,9 +254,10 @@ def _start(spec: str) -> Child:
 class Worker:
     """Runs programs on a candidate in a process of its own, or at its agent.
 
-    The process is replaced after every breakdown, when the next program comes.  `journal` is a
-    file that holds the packed program that was given to the candidate last; see `Journal`.  Raises
-    `CandidateError` if the candidate cannot be started (again) or reached.
+    The process is replaced after every breakdown, when the next program comes, and a machine when
+    it is not trusted any more, too.  `journal` is a file that holds the packed program that was
+    given to the candidate last; see `Journal`.  Raises `CandidateError` if the candidate cannot be
+    started (again) or reached.
     """
 
     def __init__(
@@ -304,6 +305,16 @@ class Worker:
             if self._link is None:
                 link.end()
         return trace
+
+    def distrust(self) -> None:
+        """The last program failed: the next one must not meet a machine that was harmed by it.
+
+        There a driver that goes wrong may have written to any memory, and its files are kept open
+        from one program to the next.
+        """
+        if self._link is not None and reach_of(self.spec) is Reach.MACHINE:
+            self._link.end()
+            self._link = None
 
     def _trace(self, link: _Link, program: Program, packed: bytes) -> Trace:
         outcomes: list[Outcome] = []

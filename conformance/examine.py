@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from adapters.candidate import CandidateError
+from adapters.registry import Reach, reach_of
 from adapters.worker import Runner, Worker
 from reference.description import Description
 from reference.model import judge
@@ -27,8 +28,8 @@ HANG = "R2"
 SLOW = frozenset({HANG, "R3"})
 """Rules whose violation takes long to show."""
 UNINTERRUPTED: AbstractContextManager[object] = nullcontext()
-_FEW, _MANY = 60, 2000
-"""Runs that a reduction may take."""
+_FEW, _SOME, _MANY = 60, 400, 2000
+"""Runs that a reduction may take: that take long, in a machine that starts anew, and others."""
 _IMPATIENCE = 1.0
 """Seconds after which a program hangs, while one that did hang is reduced."""
 
@@ -127,8 +128,11 @@ class Examiner:
             return self.runner.run(program)
 
     def judge(self, trace: Trace) -> Judgement:
-        """The word on a trace under this profile."""
-        return judge(trace, self.profile)
+        """The word on a trace under this profile; the runner is told if it failed."""
+        judgement = judge(trace, self.profile)
+        if judgement.violation is not None and isinstance(self.runner, Worker):
+            self.runner.distrust()
+        return judgement
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
@@ -156,17 +160,19 @@ class Examiner:
                 traces[candidate] = trace
             return violation
 
-        slow = violation.rule in SLOW
         with self._impatient() if violation.rule == HANG else nullcontext():
             reduced = reduce(
                 program,
                 violation,
                 reproduce,
                 excluded=self.expected,
-                limit=_FEW if slow else _MANY,
+                limit=self._limit(violation),
                 expired=expired,
             )
         short = reduced.program
+        if violation.rule == HANG and self.judge(self._run(short)).violation is None:
+            # On a busy machine what is slow passed for what hangs.
+            return replace(as_found(Trace(program, ()), violation), unstable=True)
         trace = traces.get(short) or _failing_prefix(traces, short) or Trace(short, ())
         return Failure(short, reduced.violation, trace, program, reduced.runs, reduced.unstable)
 
@@ -182,14 +188,13 @@ class Examiner:
             order = tuple(_in_order(trace))
             return Attempt(self.judge(trace).violation, _begun(trace), offers, order)
 
-        slow = violation.rule in SLOW
         with self._impatient() if violation.rule == HANG else nullcontext():
             reduced = reduce_scheduled(
                 taken,
                 violation,
                 attempt,
                 excluded=self.expected,
-                limit=_FEW if slow else _MANY,
+                limit=self._limit(violation),
                 expired=expired,
             )
         trace = self._run(reduced.program)
@@ -202,6 +207,14 @@ class Examiner:
             reduced.runs,
             reduced.unstable or last is None,
         )
+
+    def _limit(self, violation: Violation) -> int:
+        """Runs that it may take to reduce a program that breaks a rule."""
+        if violation.rule in SLOW:
+            return _FEW
+        runner = self.runner
+        in_machine = isinstance(runner, Worker) and reach_of(runner.spec) is Reach.MACHINE
+        return _SOME if in_machine else _MANY
 
     @contextmanager
     def _impatient(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from adapters.worker import InProcess, Limits, Worker
 from conformance.examine import Coverage, Examiner, as_found
 from reference.description import Description
 from reference.mirrors import MIRRORS, MUTANTS
+from reference.model import judge
 from reference.program import Program
 from reference.trace import Breakdown, Cause, Judgement, Trace, Violation
 
@@ -137,8 +138,29 @@ def test_hangs_are_reduced_with_less_patience(
         program = random_program(MIRRORS["faulting"]().describe(), 2)
         failure = Examiner(worker).reduce(program, Violation("R2", 0, "no answer"))
         assert worker.limits.seconds == limit
-    assert seen == {while_reducing}
+    assert seen == {limit, while_reducing}
     assert failure.violation.rule == "R2"
+    assert len(failure.program) < len(program)
+
+
+def test_what_is_only_slow_is_not_taken_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Worker(TINY) as worker:
+
+        def slow(program: Program) -> Trace:
+            hasty = worker.limits.seconds < 10
+            return Trace(program, (), Breakdown(Cause.HANG, "no answer") if hasty else None)
+
+        monkeypatch.setattr(worker, "run", slow)
+        monkeypatch.setattr(Examiner, "judge", judged)
+        program = random_program(MIRRORS["faulting"]().describe(), 2)
+        failure = Examiner(worker).reduce(program, Violation("R2", 0, "no answer"))
+    assert failure.unstable
+    assert failure.program == program
+
+
+def judged(_: Examiner, trace: Trace) -> Judgement:
+    """The word on a trace without outcomes that may have broken down."""
+    return Judgement(None) if trace.breakdown is None else judge(trace)
 
 
 def test_an_interruption_is_passed_on() -> None:

@@ -12,6 +12,7 @@ from adapters.vm.holder import lacks
 from adapters.vm.places import current
 from adapters.vm.run import BuildError
 from adapters.worker import Limits, Worker
+from conformance.examine import Examiner
 from reference.model import judge
 from reference.program import Program
 from reference.text import parse
@@ -68,7 +69,8 @@ def changed(folder: Path, name: str) -> str:
 def violation_of(spec: str, program: Program, limits: Limits = LIMITS) -> Violation:
     """What comes of a program, twice: after a failure there is another machine."""
     with Worker(spec, limits=limits) as worker:
-        first, second = (judge(worker.run(program)).violation for _ in range(2))
+        examiner = Examiner(worker)
+        first, second = (examiner.examine(program) for _ in range(2))
     assert first is not None
     assert second is not None
     assert first.rule == second.rule
