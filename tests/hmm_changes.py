@@ -1,0 +1,192 @@
+"""Changes of the kernel's HMM driver, as edits of its source, which is not part of this project."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["CHANGES", "MENDED", "Change", "Edit", "edited"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What stands once in a function's body becomes something else."""
+
+    function: str
+    old: str
+    new: str
+
+    def apply(self, source: str) -> str:
+        """The source with the edit; `AssertionError` unless it fits exactly once."""
+        found = re.search(
+            rf"^(static [^;{{}}]*)?\b{self.function}\([^;{{}}]*\)\n{{.*?^}}$", source, re.M | re.S
+        )
+        assert found, f"no function {self.function}"
+        body = found[0]
+        assert body.count(self.old) == 1, f"{self.function}: {body.count(self.old)} of {self.old!r}"
+        return source[: found.start()] + body.replace(self.old, self.new) + source[found.end() :]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A driver that goes wrong."""
+
+    edits: tuple[Edit, ...]
+    rules: frozenset[str]
+    """Any of these is what it breaks."""
+
+
+def edited(source: str, edits: Iterable[Edit]) -> str:
+    """The source with edits, one after another."""
+    for edit in edits:
+        source = edit.apply(source)
+    return source
+
+
+MENDED = (
+    # docs/findings/hmm-own-memory-again.md
+    Edit("dmirror_do_fault", "entry = page;", "entry = BACKING_PAGE(page);"),
+    # docs/findings/hmm-write-not-given.md
+    Edit(
+        "dmirror_range_fault",
+        "\t\tmutex_lock(&dmirror->mutex);\n",
+        """
+		if (range->default_flags & HMM_PFN_REQ_WRITE) {
+			unsigned long at = range->start, *given = range->hmm_pfns;
+
+			while (at < range->end && (*given & HMM_PFN_WRITE))
+				at += PAGE_SIZE, given++;
+			if (at < range->end) {
+				mmap_read_lock(mm);
+				ret = fixup_user_fault(mm, at, FAULT_FLAG_WRITE, NULL);
+				mmap_read_unlock(mm);
+				if (ret)
+					goto out;
+				continue;
+			}
+		}
+		mutex_lock(&dmirror->mutex);
+""",
+    ),
+    # docs/findings/hmm-not-dirtied.md
+    Edit(
+        "dmirror_do_write",
+        "memcpy_to_page(page, 0, ptr, PAGE_SIZE);",
+        "memcpy_to_page(page, 0, ptr, PAGE_SIZE);\n\t\tset_page_dirty(page);",
+    ),
+    Edit(
+        "dmirror_devmem_fault_alloc_and_copy",
+        "copy_highpage(dpage, spage);",
+        "copy_highpage(dpage, spage);\n\t\tif (PageDirty(spage))\n\t\t\tSetPageDirty(dpage);",
+    ),
+    Edit(
+        "dmirror_device_evict_chunk",
+        "copy_highpage(dpage, spage);",
+        "copy_highpage(dpage, spage);\n\t\tif (PageDirty(spage))\n\t\t\tSetPageDirty(dpage);",
+    ),
+)
+"""The kernel's own driver without the failures that it is known for."""
+
+_UPDATE = "dmirror_do_update(dmirror, range->start, range->end);"
+_INVALIDATE = "dmirror_interval_invalidate"
+
+
+def _invalidate(new: str) -> tuple[Edit, ...]:
+    return (Edit(_INVALIDATE, _UPDATE, new),)
+
+
+def _unless(event: str) -> tuple[Edit, ...]:
+    return _invalidate(f"if (range->event != {event})\n\t\t{_UPDATE}")
+
+
+_STALE = frozenset({"C1", "I12"})
+CHANGES = {
+    "forgets nothing": Change(_invalidate(";"), _STALE),
+    "forgets all but the last page": Change(
+        _invalidate("dmirror_do_update(dmirror, range->start, range->end - 2 * PAGE_SIZE);"), _STALE
+    ),
+    "forgets all but the first page": Change(
+        _invalidate("dmirror_do_update(dmirror, range->start + PAGE_SIZE, range->end);"), _STALE
+    ),
+    "ignores that memory is unmapped": Change(_unless("MMU_NOTIFY_UNMAP"), _STALE),
+    "ignores that pages are taken away": Change(_unless("MMU_NOTIFY_CLEAR"), _STALE),
+    "keeps a mapping's right to write": Change(_unless("MMU_NOTIFY_PROTECTION_VMA"), _STALE),
+    "ignores every migration": Change(
+        (Edit(_INVALIDATE, "range->owner == dmirror->mdevice", "true"),), _STALE
+    ),
+    "keeps what has gone home": Change(
+        (
+            Edit(
+                "dmirror_devmem_fault_alloc_and_copy",
+                "xa_erase(&dmirror->pt, addr >> PAGE_SHIFT);",
+                ";",
+            ),
+        ),
+        _STALE,
+    ),
+    "takes half a page along": Change(
+        (
+            Edit(
+                "dmirror_migrate_alloc_and_copy",
+                "copy_highpage(rpage, spage);",
+                "memcpy_page(rpage, 0, spage, 0, PAGE_SIZE / 2);",
+            ),
+        ),
+        _STALE,
+    ),
+    "brings half a page home": Change(
+        (
+            Edit(
+                "dmirror_devmem_fault_alloc_and_copy",
+                "copy_highpage(dpage, spage);",
+                "memcpy_page(dpage, 0, spage, 0, PAGE_SIZE / 2);",
+            ),
+        ),
+        frozenset({"G7", "G9"}),
+    ),
+    "does not clear new memory": Change(
+        (Edit("dmirror_migrate_alloc_and_copy", "clear_highpage(rpage);", ";"),),
+        frozenset({"G4", "G7"}),
+    ),
+    "writes where it may only read": Change(
+        (
+            Edit(
+                "dmirror_do_write",
+                "|| xa_pointer_tag(entry) != DPT_XA_TAG_WRITE",
+                "",
+            ),
+        ),
+        _STALE,
+    ),
+    "takes every right": Change(
+        (Edit("dmirror_do_fault", "if (*pfns & HMM_PFN_WRITE)", "if (true)"),), _STALE
+    ),
+    "asks only to read": Change(
+        (
+            Edit(
+                "dmirror_write",
+                "dmirror_fault(dmirror, start, end, true)",
+                "dmirror_fault(dmirror, start, end, false)",
+            ),
+        ),
+        frozenset({"R2"}),
+    ),
+    "does not look whether it was told meanwhile": Change(
+        (
+            # Time for something to happen meanwhile.
+            Edit(
+                "dmirror_range_fault",
+                "\t\tmutex_lock(&dmirror->mutex);\n",
+                "\t\tmsleep(20);\n\t\tmutex_lock(&dmirror->mutex);\n",
+            ),
+            Edit(
+                "dmirror_range_fault",
+                "mmu_interval_read_retry(range->notifier,\n\t\t\t\t\t    range->notifier_seq)",
+                "false",
+            ),
+        ),
+        frozenset({"A4", "C1", "C2", "C3", "I12"}),
+    ),
+}
+"""Each on top of what is mended."""
