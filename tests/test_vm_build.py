@@ -13,6 +13,7 @@ import pytest
 from machines import MAKEFILE, tarball
 
 from adapters.candidate import CandidateError
+from adapters.vm import __main__ as packages
 from adapters.vm import build as building
 from adapters.vm import source as sources
 from adapters.vm.build import Progress, build, unmet
@@ -142,6 +143,17 @@ class TestFailures:
         monkeypatch.setattr(sources, "find_source", lambda: None)
         with pytest.raises(CandidateError, match=r"^needs flex, bc: apt-get install flex bc$"):
             build("lean")
+
+    def test_packages_that_are_missing_are_printed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(packages, "unsuited", lambda: None)
+        monkeypatch.setattr(packages, "needed", lambda: ["flex", "bc"])
+        assert packages.main() == 0
+        assert capsys.readouterr().out == "flex\nbc\n"
+        monkeypatch.setattr(packages, "unsuited", lambda: "not here")
+        assert packages.main() == 3
+        assert capsys.readouterr().out == "not here\n"
 
     def test_what_is_built_needs_no_turn(self, tmp_path: Path) -> None:
         source = tarball(tmp_path)
