@@ -39,6 +39,8 @@ _USES = (DEVICE_ACCESSES | _REMOVALS) | {
 """What a driver does for its device."""
 _MOVES = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE})
 """Those that a fault of the processor ends, or has to wait for."""
+_AWAY = frozenset({Kind.TO_DEVICE, Kind.EXCLUSIVE})
+"""Those behind which a fault of the processor is work for the driver."""
 _CHANGES = EVENTS | {
     *(Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.PROTECT, Kind.DISCARD, Kind.PUNCH, Kind.FREE),
     *(Kind.TRUNCATE, Kind.FORK, Kind.EXIT, Kind.INVALIDATE),
@@ -46,6 +48,7 @@ _CHANGES = EVENTS | {
 """What the driver is told of by an invalidation."""
 _WRITES = CPU_ACCESSES - {Kind.READ}
 _BY_CPU, _BY_DEVICE, _BY_OTHERS = 6, 20, 12
+_FEW_POINTS = {Kind.ATTACH: 3, Kind.UNREGISTER: 6, Kind.DETACH: 8}
 _BY_ENGINE, _BY_ENGINE_FAULTING = 6, 18
 """Protocol points of a job: without keys it may be that each access raises a fault."""
 
@@ -61,6 +64,8 @@ class _Work(NamedTuple):
 
     points: int
     """Protocol points in it, about as many as most of its kind have."""
+    brings_home: bool = False
+    """An access of the processor for which the driver gives a page back."""
 
 
 class Meeting(NamedTuple):
@@ -89,7 +94,7 @@ def meetings(program: Program) -> list[Meeting]:
     for work in reversed(list(_works(program))):
         for actor, other in following.items():
             if actor != work.actor and _share(work, other):
-                found += [Meeting(work, other)] * _weight(work.kind, other.kind)
+                found += [Meeting(work, other)] * _weight(work, other)
         following[work.actor] = work
     first = _first_attached(program)
     return [meeting for meeting in reversed(found) if meeting.first.operation > first]
@@ -104,10 +109,21 @@ def _first_attached(program: Program) -> int:
 def _works(program: Program) -> Iterator[_Work]:
     size = program.geometry.page_size
     queued: dict[tuple[int, int], list[Operation]] = {}
+    keys: dict[tuple[int, int], frozenset[tuple[str, int]]] = {}
+    away: set[tuple[str, int]] = set()
     for index, operation in enumerate(program.operations):
         actor, kind, job = actor_of(operation), operation.kind, (operation.device, operation.job)
         about = None if kind in _WHOLE else frozenset(places(operation, size))
-        if kind == Kind.SUBMIT:
+        if kind == Kind.REGISTER:
+            keys[operation.device, operation.key] = about or frozenset()
+        elif kind == Kind.UNREGISTER:
+            about = keys.get((operation.device, operation.key), about)
+        elif kind in _AWAY:
+            away.update(about or ())
+        if kind in CPU_ACCESSES and about and about & away:
+            away -= about
+            yield _Work(actor, index, kind, about, _BY_DEVICE, brings_home=True)
+        elif kind == Kind.SUBMIT:
             accesses = queued.pop(job, [])
             about = frozenset(place for access in accesses for place in places(access, size))
             keyed = any(access.key for access in accesses)
@@ -123,6 +139,8 @@ def _works(program: Program) -> Iterator[_Work]:
 def _points(operation: Operation) -> int:
     if operation.kind in CPU_ACCESSES:
         return _BY_CPU
+    if operation.kind in _FEW_POINTS:
+        return _FEW_POINTS[operation.kind]
     by_device = operation.kind in DEVICE_KINDS and operation.kind != Kind.INVALIDATE
     return _BY_DEVICE if by_device else _BY_OTHERS
 
@@ -132,12 +150,15 @@ def _share(one: _Work, other: _Work) -> bool:
     return one.about is None or other.about is None or bool(one.about & other.about)
 
 
-def _weight(first: int, second: int) -> int:
+def _weight(one: _Work, other: _Work) -> int:
     """How much it says if the second happens in the middle of the first."""
+    first, second = one.kind, other.kind
     if first in _MOVES and second in CPU_ACCESSES:
         return 24
+    if one.brings_home:
+        return 8 if second in _MOVES | _REMOVALS | _CHANGES else 2
     if first in _USES:
-        return 8 if second in _CHANGES else 2 if second in _WRITES else 0
+        return 8 if second in _CHANGES or other.brings_home else 2 if second in _WRITES else 0
     if first in _CHANGES:
         if second in _INSERTIONS:
             return 16
