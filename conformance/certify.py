@@ -37,8 +37,22 @@ from .tasks import PER_RULE, Done, Request, Task, Workers, weight
 from .verdicts import overall, results
 from .version import own_version
 
-__all__ = ["PER_RULE", "Event", "Finished", "Found", "Progress", "Request", "certify"]
+__all__ = [
+    "PER_RULE",
+    "PROGRAMS",
+    "SCHEDULED_PROGRAMS",
+    "Event",
+    "Finished",
+    "Found",
+    "Progress",
+    "Request",
+    "certify",
+]
 
+PROGRAMS = 2000
+"""Programs of a run that is given neither a number of them nor a time."""
+SCHEDULED_PROGRAMS = 24_000
+"""The same for a driver on the host, each program under one schedule."""
 EXHAUSTIVE = 3
 """One in so many programs is of the exhaustive search, for a candidate that takes schedules."""
 PATIENCE = 20

@@ -8,12 +8,17 @@ scores all of them and rewrites the tables in the documentation.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,22 +33,18 @@ from reference.protocol import Profile
 from reference.schedule import Offer
 from reference.trace import Violation
 
-from .certify import EXHAUSTIVE, PER_RULE
+from .certify import EXHAUSTIVE, PER_RULE, PROGRAMS, SCHEDULED_PROGRAMS
 from .examine import Examiner, Failure
 from .exhaustive import Exhaustive
 from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
 from .explore.programs import preamble
 from .shards import Shard, plan_for, run_shard, shards
 
-__all__ = ["ALL", "BUDGET", "SCHEDULED_BUDGET", "SECONDS", "Planted", "Score", "score", "table"]
+__all__ = ["ALL", "SECONDS", "Planted", "Score", "score", "scores", "table"]
 
 Planted = Mutant | DriverMutant
 ALL: Mapping[str, Planted] = {**MUTANTS, **DRIVER_MUTANTS}
 """Every mutant by its id: those of closed mirrors, then those of drivers on the host."""
-BUDGET = 2000
-"""Programs that a mutant is given, as many as a certification runs by default."""
-SCHEDULED_BUDGET = 16_000
-"""The same for a driver, each program under one schedule."""
 SECONDS = 60.0
 """Processor time that a mutant is given at most, reductions included."""
 ENOUGH = 12
@@ -66,13 +67,18 @@ HEADINGS = (
 class Score:
     """What became of one mutant."""
 
-    mutant: Planted
+    id: str
     programs: int
     """Programs up to the first that failed, or all that were run."""
     seconds: float
     """Processor time up to there, or of all of it."""
     best: Failure | None
     """The shortest failing program, if any failed."""
+
+    @property
+    def mutant(self) -> Planted:
+        """Which mutant it is."""
+        return ALL[self.id]
 
     @property
     def length(self) -> int | None:
@@ -126,6 +132,25 @@ def score(
     return search.score()
 
 
+def scores(
+    ids: Iterable[str], seed: int = 1, seconds: float = SECONDS, jobs: int = 1
+) -> Iterator[Score]:
+    """The scores of several mutants in their order, as `score` gives them, from so many processes.
+
+    But for the time that each may take at most, they do not depend on how many there are.
+    """
+    one = partial(_score, seed=seed, seconds=seconds)
+    if jobs == 1:
+        yield from map(one, ids)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(one, ids)
+
+
+def _score(id_: str, seed: int, seconds: float) -> Score:
+    return score(ALL[id_], seed, seconds=seconds)
+
+
 class _Over(Exception):
     """The search has come to its end."""
 
@@ -146,7 +171,7 @@ class _Search:
         scheduled = self.description.schedules
         self.examiner = Examiner(runner, profile=profile_of(mutant))
         self.correct = Examiner(base, profile=profile_of(mutant))
-        self.budget = budget or (SCHEDULED_BUDGET if scheduled else BUDGET)
+        self.budget = budget or (SCHEDULED_PROGRAMS if scheduled else PROGRAMS)
         self.enough = SCHEDULED_ENOUGH if scheduled else ENOUGH
         self.programs = 0
         self.sampled = 0
@@ -173,8 +198,8 @@ class _Search:
 
     def score(self) -> Score:
         if self.best is None:
-            return Score(self.mutant, self.programs, self.spent(), None)
-        return Score(self.mutant, self.first, self.first_at, self.best)
+            return Score(self.mutant.id, self.programs, self.spent(), None)
+        return Score(self.mutant.id, self.first, self.first_at, self.best)
 
     # Programs
 
@@ -248,10 +273,10 @@ def _size(failure: Failure) -> tuple[int, int]:
     return len(program), len(program.schedule.switches)
 
 
-def table(scores: list[Score]) -> str:
+def table(rows: Iterable[Score]) -> str:
     """The scores as a Markdown table."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS), *(tuple(each.cells()) for each in scores)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(tuple(each.cells()) for each in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def rows_of(page: str, name: str) -> list[list[str]]:
@@ -262,14 +287,16 @@ def rows_of(page: str, name: str) -> list[list[str]]:
 
 
 def main() -> None:
-    """Score all mutants and rewrite the page."""
+    """Score all mutants, with a process for each core, and rewrite the page."""
     page, killed = PAGE.read_text(encoding="utf-8"), 0
+    done = scores(ALL, jobs=len(os.sched_getaffinity(0)))
+    tracked = iter(track(done, "scoring", total=len(ALL)))
     for name, mutants in TABLES.items():
-        scores = [score(mutant) for mutant in track(mutants.values(), f"scoring {name}")]
+        rows = list(islice(tracked, len(mutants)))
         begin, end = MARKS[name]
         before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n{table(scores)}\n{end}{rest.partition(end)[2]}"
-        killed += sum(each.best is not None for each in scores)
+        page = f"{before}{begin}\n{table(rows)}\n{end}{rest.partition(end)[2]}"
+        killed += sum(each.best is not None for each in rows)
     PAGE.write_text(page, encoding="utf-8")
     sys.stdout.write(f"{killed} of {len(ALL)} killed\n")
 

@@ -189,7 +189,10 @@ class TestPrograms:
             run_shard(plan_for(description, description.model, shard), shard, consume)
         assert len(seen) == 2 * SCHEDULED_PER_SHARD
         kinds = [each.schedule.strategy for each in seen[:SCHEDULES]]
-        assert kinds == ["follow"] * (SCHEDULES - 5) + ["random"] * 2 + ["pct"] + ["follow"] * 2
+        assert kinds[:3] == ["follow", "follow", "windows"]
+        assert kinds[3] in {"windows", "random"}
+        assert kinds[4:] == ["pct", "follow", "follow"]
+        assert {"follow", "windows", "random", "pct"} == {each.schedule.strategy for each in seen}
         assert len({each.operations for each in seen[:SCHEDULES]}) == 1
         assert len({each.operations for each in seen}) > 40
         assert [len(each.schedule.injections) for each in seen[:SCHEDULES]] == [

@@ -17,6 +17,7 @@ from conformance.generate.strategies import program_from_seed
 from conformance.meetings import meetings
 from reference.drivers import DRIVERS
 from reference.drivers.faulting import FaultingDriver
+from reference.drivers.registration import RegistrationDriver
 from reference.geometry import Geometry
 from reference.operations import Flag, Kind, Operation
 from reference.validity import check_program
@@ -156,6 +157,25 @@ class TestMeetings:
     def test_the_end_of_a_process_concerns_every_page(self) -> None:
         lines = "fork p0 child=p1\nattach d1 p1\ndread d1 page=1 offset=0 length=8\nexit p1\n"
         assert (4, 5) in self.of(self.SETUP + lines)
+
+    def test_an_unregister_is_about_the_pages_of_its_key(self) -> None:
+        lines = """
+            register d0 key=1 rw page=1 pages=1
+            unregister d0 key=1
+            discard p0 page={page} pages=1
+        """
+        for page, expected in ((0, []), (1, [(2, 4), (3, 4)])):
+            program = script(RegistrationDriver, self.SETUP + lines.replace("{page}", str(page)))
+            found = meetings(program)
+            assert sorted({(e.first.operation, e.second.operation) for e in found}) == expected
+            assert all(e.first.points < 10 for e in found if e.first.kind == Kind.UNREGISTER)
+
+    def test_bringing_a_page_home_meets_the_end_of_its_device(self) -> None:
+        lines = "read p0 page=0 offset=0 length=8\ndetach d0\n"
+        away = "to_device d0 page=0 pages=1\n"
+        assert self.of(self.SETUP + lines) == []
+        assert self.of(self.SETUP + away + lines) == [(2, 3), (3, 4)]
+        assert self.of(self.SETUP + away.replace("page=0", "page=1") + lines) == []
 
     def test_switches_lie_inside_of_both(self) -> None:
         lines = "dread d0 page=0 offset=0 length=8\ndiscard p0 page=0 pages=1\n"

@@ -286,7 +286,10 @@ START = "lastwriter 1\n"
         ),
         (START + "exit p0\nmodel faulting", "3:1: model belongs before the first operation"),
         (START + "strategy", "2:9: expected a strategy"),
-        (START + "strategy dice", "2:10: expected one of follow, random, pct, explore, got 'dice'"),
+        (
+            START + "strategy dice",
+            "2:10: expected one of follow, random, pct, explore, windows, got 'dice'",
+        ),
         (START + "strategy pct depth=65536", "2:20: 65536 is above 65535"),
         (START + "strategy pct seed=1 at=2", "2:21: unknown or repeated field 'at'"),
         (START + "strategy pct\nstrategy pct", "3:1: strategy stands in line 2 already"),
@@ -299,7 +302,10 @@ START = "lastwriter 1\n"
             "2:33: '' is no actor: one is p0, p1, p2, d0, d1, k, e0, e1",
         ),
         (START + "exit p0\nfail copy 1", "3:1: fail belongs before the first operation"),
-        (START + "fail disk 1", "2:6: expected one of allocation, copy, wait, trylock, got 'disk'"),
+        (
+            START + "fail disk 1",
+            "2:6: expected one of allocation, copy, wait, trylock, insert, got 'disk'",
+        ),
         (START + "fail copy", "2:10: expected a number"),
         (START + "fail copy 1 2", "2:13: unexpected '2'"),
         (START + "launch p0", "2:1: unknown operation 'launch'"),
@@ -340,7 +346,7 @@ START = "lastwriter 1\n"
         (
             START + "invalidate p0 page=0 pages=1 event=flush",
             "2:36: expected one of unmap, clear, protection_vma, protection_page, soft_dirty, "
-            "release, migrate, exclusive",
+            "release, migrate, exclusive, unknown",
         ),
         (
             START + "map p0 rw page=0 pages=1 from=2",

@@ -10,7 +10,7 @@ from adapters.registry import Reach, reach_of
 from reference.protocol import Profile
 from reference.syncmodels import Sync
 
-from ..certify import Request, certify
+from ..certify import PROGRAMS, SCHEDULED_PROGRAMS, Request, certify
 from ..display import follow, show_verdict
 from ..examine import profile_of
 from ..expect import Expectation, load_expectations
@@ -23,10 +23,6 @@ from .shared import OUT, default_candidate, prepare
 
 __all__ = ["certify_command"]
 
-DEFAULT_PROGRAMS = 2000
-"""Programs of a run that is given neither a number of them nor a time."""
-DEFAULT_SCHEDULED = 24_000
-"""The same for a driver on the host, each program under one schedule."""
 STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.UNKNOWN: 3}
 
 
@@ -84,7 +80,7 @@ def certify_command(
         expected = tuple(load_expectations(expect, sync))
     prepare(out)
     if programs is None and seconds is None:
-        programs = DEFAULT_SCHEDULED if description.schedules else DEFAULT_PROGRAMS
+        programs = SCHEDULED_PROGRAMS if description.schedules else PROGRAMS
     request = Request(
         spec=spec,
         description=description,

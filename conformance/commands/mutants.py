@@ -7,7 +7,7 @@ import difflib
 import click
 from rich.table import Table
 
-from ..mutation import ALL, HEADINGS, SECONDS, Score, score
+from ..mutation import ALL, HEADINGS, SECONDS, scores
 from ..problems import UsageError
 from ..screen import Screen
 
@@ -27,9 +27,13 @@ _IN_THE_PAGE = frozenset({"what goes wrong", "seen in"})
     help="Processor time for each mutant at most.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True,
+              metavar="N", help="Processes that share the work.")  # fmt: skip
 @click.argument("mutant", nargs=-1, metavar="[ID]...")
 @click.pass_context
-def mutants(context: click.Context, seconds: float, seed: int, mutant: tuple[str, ...]) -> None:
+def mutants(
+    context: click.Context, seconds: float, seed: int, jobs: int, mutant: tuple[str, ...]
+) -> None:
     """Score the suite: does it find planted bugs, by which rule, and how short?
 
     Exit status 1 if one of them survives.
@@ -43,14 +47,15 @@ def mutants(context: click.Context, seconds: float, seed: int, mutant: tuple[str
     shown = [place for place, name in enumerate(HEADINGS) if name not in _IN_THE_PAGE]
     for place in shown:
         table.add_column(HEADINGS[place])
-    scores: list[Score] = []
+    names, killed = mutant or tuple(ALL), 0
     with screen.status("") as status:
-        for name in mutant or ALL:
-            status.update(f"{name} ({len(scores) + 1} of {len(mutant or ALL)})")
-            scores.append(score(ALL[name], seed, seconds=seconds))
-            cells = scores[-1].cells()
+        done = scores(names, seed, seconds, jobs)
+        for number, name in enumerate(names, 1):
+            status.update(f"{name} ({number} of {len(names)})")
+            score = next(done)
+            killed += score.best is not None
+            cells = score.cells()
             table.add_row(*[cells[place] for place in shown])
     screen.print(table)
-    killed = sum(each.best is not None for each in scores)
-    screen.print(f"{killed} of {len(scores)} killed")
-    context.exit(0 if killed == len(scores) else 1)
+    screen.print(f"{killed} of {len(names)} killed")
+    context.exit(0 if killed == len(names) else 1)
