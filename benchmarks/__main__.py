@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from . import cmirror, generation, host, judging, mirrors, reduction
+from . import cmirror, generation, host, judging, killing, mirrors, reduction
 
 BENCHMARKS: Mapping[str, Callable[[], None]] = {
     "generation": generation.main,
@@ -14,6 +14,7 @@ BENCHMARKS: Mapping[str, Callable[[], None]] = {
     "host": host.main,
     "mirrors": mirrors.main,
     "reduction": reduction.main,
+    "killing": killing.main,
 }
 
 

@@ -5,7 +5,7 @@ A switch to somebody whose next operation is about something else says little.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from reference.operations import (
@@ -48,7 +48,7 @@ _CHANGES = EVENTS | {
 """What the driver is told of by an invalidation."""
 _WRITES = CPU_ACCESSES - {Kind.READ}
 _BY_CPU, _BY_DEVICE, _BY_OTHERS = 6, 20, 12
-_FEW_POINTS = {Kind.ATTACH: 3, Kind.UNREGISTER: 6, Kind.DETACH: 8}
+_FEW_POINTS: Mapping[int, int] = {Kind.ATTACH: 3, Kind.UNREGISTER: 6, Kind.DETACH: 8}
 _BY_ENGINE, _BY_ENGINE_FAULTING = 6, 18
 """Protocol points of a job: without keys it may be that each access raises a fault."""
 

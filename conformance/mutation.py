@@ -119,14 +119,18 @@ def profile_of(mutant: Planted) -> Profile:
 
 
 def score(
-    mutant: Planted, seed: int = 1, budget: int | None = None, seconds: float = SECONDS
+    mutant: Planted,
+    seed: int = 1,
+    budget: int | None = None,
+    seconds: float = SECONDS,
+    enough: int | None = None,
 ) -> Score:
     """Certify a mutant until a program fails that is as short as the shortest one known.
 
-    Or enough programs have failed, or a budget is used up: so many programs, by default as a
+    Or `enough` programs have failed, or a budget is used up: so many programs, by default as a
     certification runs, or `seconds` of processor time, which no reduction goes beyond either.
     """
-    search = _Search(mutant, budget, seconds)
+    search = _Search(mutant, budget, seconds, enough)
     with suppress(_Over):
         search.run(seed)
     return search.score()
@@ -164,7 +168,9 @@ class _Answer(NamedTuple):
 class _Search:
     """The programs that fail on a mutant, and not on its correct base."""
 
-    def __init__(self, mutant: Planted, budget: int | None, seconds: float) -> None:
+    def __init__(
+        self, mutant: Planted, budget: int | None, seconds: float, enough: int | None
+    ) -> None:
         self.mutant = mutant
         runner, base = InProcess(f"mutant:{mutant.id}"), InProcess(base_of(mutant))
         self.description = runner.description
@@ -172,7 +178,7 @@ class _Search:
         self.examiner = Examiner(runner, profile=profile_of(mutant))
         self.correct = Examiner(base, profile=profile_of(mutant))
         self.budget = budget or (SCHEDULED_PROGRAMS if scheduled else PROGRAMS)
-        self.enough = SCHEDULED_ENOUGH if scheduled else ENOUGH
+        self.enough = enough or (SCHEDULED_ENOUGH if scheduled else ENOUGH)
         self.programs = 0
         self.sampled = 0
         """Programs that were to be run in shards."""
