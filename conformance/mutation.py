@@ -81,6 +81,11 @@ class Score:
         return ALL[self.id]
 
     @property
+    def profile(self) -> Profile:
+        """How the rules of the protocol were read."""
+        return profile_of(self.mutant)
+
+    @property
     def length(self) -> int | None:
         """Operations of the shortest failing program."""
         return None if self.best is None else len(self.best.program)

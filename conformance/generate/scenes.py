@@ -106,7 +106,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (6, (_ANY, _USE, _LOSS, _USE, _EVENT, _USE)),
     (6, (_ANY, _LOSS, _USE, _LOSS, _USE, _LOSS)),
     (3, (_ANY, _TOUCH, _USE, _EVENT, _UNMAP)),
-    (3, (_ANY, _TOUCH, _USE, _RIGHTS, _USE, _RIGHTS)),
+    (7, (_ANONYMOUS, _WRITE, _USE, _RIGHTS, _USE, _RIGHTS)),
     (3, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
     (6, (_ANONYMOUS, *_READING_JOB, _MAP_OVER, _WAIT, *_READING_JOB, _UNMAP, _WAIT)),
     (4, (_ANY, *_JOB, _LOSS, _WAIT, _USE)),

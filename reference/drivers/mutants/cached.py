@@ -72,7 +72,7 @@ class _PutVersusInvalidate(CachingDriver):
     base="caching",
     rule="A2",
     harm="A2",
-    minimal=7,
+    minimal=5,
     sequence="""
         map p0 rw page=0 pages=2
         attach d0 p0

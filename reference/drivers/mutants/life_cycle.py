@@ -52,7 +52,7 @@ class _NotifyBeforeReady(RefcountingDriver):
     base="refcounting",
     rule="R4",
     harm="R4",
-    minimal=5,
+    minimal=3,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0

@@ -54,7 +54,7 @@ class _HmmAba(FaultingDriver):
     base="faulting",
     rule="I6",
     harm="C1",
-    minimal=4,
+    minimal=2,
     sequence="""
         map p0 rw page=0 pages=1
         attach d0 p0
