@@ -20,7 +20,11 @@ from .reduce.places import places
 __all__ = ["CHOICES", "SCHEDULES", "short_sweep", "switch_choices", "under_schedules"]
 
 _INTERVALS = (1, 2, 3, 5)
+_WINDOWS = (2, 3, 5, 8)
+"""Windows are passed more rarely than other points, and one switch says more than many."""
 _PCT_DEPTHS = (1, 2, 3)
+_RANDOM = 0.4
+"""Programs with a schedule that switches at random; the others have one more that is aimed."""
 _MOVES = frozenset({Kind.TO_DEVICE, Kind.TO_SYSTEM})
 SCHEDULES = 7
 """Schedules of each program."""
@@ -42,8 +46,8 @@ def under_schedules(program: Program, choices: bytes) -> Iterator[Program]:
     schedules = (
         PLAIN,
         Schedule(_drawn(program, choices)),
-        _chosen("windows", random, _INTERVALS),
-        _chosen(random.choice(("windows", "random")), random, _INTERVALS),
+        _chosen("windows", random, _WINDOWS),
+        _one_more(program, random),
         _chosen("pct", random, _PCT_DEPTHS),
         Schedule(injections=(_failure(program, random),)),
         Schedule(_drawn(program, _choices(random)), injections=(_failure(program, random),)),
@@ -51,6 +55,13 @@ def under_schedules(program: Program, choices: bytes) -> Iterator[Program]:
     assert len(schedules) == SCHEDULES
     for schedule in schedules:
         yield replace(program, schedule=schedule)
+
+
+def _one_more(program: Program, random: Random) -> Schedule:
+    """One that switches anywhere, or where actors meet as the drawn ones do."""
+    if random.random() < _RANDOM:
+        return _chosen("random", random, _INTERVALS)
+    return Schedule(_drawn(program, _choices(random)))
 
 
 def _chosen(strategy: str, random: Random, depths: Sequence[int]) -> Schedule:
