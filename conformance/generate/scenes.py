@@ -75,7 +75,10 @@ _UNMAP = Step({Kind.UNMAP: 5, Kind.DISCARD: 2, Kind.REMAP: 1}, _HERE)
 _UNMAP_OR_DISCARD = Step({Kind.DISCARD: 3, Kind.RECLAIM: 1, Kind.UNMAP: 1}, _HERE)
 _DISCARD = Step({Kind.DISCARD: 1}, _HERE)
 _MAP_OVER = Step({Kind.MAP: 1}, {**_HERE, LENGTH: 0, OFFSET: 0, HOW: 0})
-_RIGHTS = Step({Kind.PROTECT: 3, Kind.FORK: 1}, _HERE)
+_LOOK = Step({Kind.DREAD: 2, Kind.FAULT: 1, Kind.DWRITE: 1}, _HERE)
+"""Mostly a use that needs less than what it finds allows."""
+_RIGHTS = Step({Kind.PROTECT: 3, Kind.FORK: 1}, _HERE | {HOW: 0})
+"""The right to write goes, or comes back."""
 _FORK = Step({Kind.FORK: 1})
 _EVENT = Step(_EVENTS, _HERE)
 _WITHOUT_SLEEP = Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 255})
@@ -106,7 +109,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (6, (_ANY, _USE, _LOSS, _USE, _EVENT, _USE)),
     (6, (_ANY, _LOSS, _USE, _LOSS, _USE, _LOSS)),
     (3, (_ANY, _TOUCH, _USE, _EVENT, _UNMAP)),
-    (7, (_ANONYMOUS, _WRITE, _USE, _RIGHTS, _USE, _RIGHTS)),
+    (7, (_ANONYMOUS, _WRITE, _LOOK, _RIGHTS, _USE, _RIGHTS)),
     (3, (_ANONYMOUS, _WRITE, _USE, _FORK, _USE)),
     (6, (_ANONYMOUS, *_READING_JOB, _MAP_OVER, _WAIT, *_READING_JOB, _UNMAP, _WAIT)),
     (4, (_ANY, *_JOB, _LOSS, _WAIT, _USE)),
@@ -116,7 +119,7 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (5, (_ANY, _USE, _LOSS, _INSERT, _LOSS, _INSERT, _USE)),
     (4, (_ANY, _USE, _EVENT, _INSERT, _REMOVE, _EVENT, _INSERT)),
     (2, (_ANY, _USE, _LOSS, _REMOVE)),
-    (5, (_ANY, _USE, _REMOVE, _CHANGE, _INSERT, _USE, _REMOVE, _LOSS)),
+    (8, (_ANY, _USE, _REMOVE, _CHANGE, _INSERT, _USE, _REMOVE, _LOSS)),
     (7, (_SEVERAL, _TOUCH, _COLLAPSE, _USE, _UNMAP_OR_DISCARD)),
     (11, (_ANONYMOUS, *(_TO_DEVICE, _TOUCH, _DISCARD) * 3)),
     (7, (_ANONYMOUS, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH, _TO_DEVICE, _TOUCH)),
