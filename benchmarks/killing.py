@@ -40,7 +40,7 @@ SEEDS = 3
 STEPS = 12
 """Operations of the state machine's programs: as many as most of ours have."""
 PAGES = 4
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds of processor time after which nothing has been found."""
 
 

@@ -45,7 +45,7 @@ __all__ = ["ALL", "SECONDS", "Planted", "Score", "score", "scores", "table"]
 Planted = Mutant | DriverMutant
 ALL: Mapping[str, Planted] = {**MUTANTS, **DRIVER_MUTANTS}
 """Every mutant by its id: those of closed mirrors, then those of drivers on the host."""
-SECONDS = 60.0
+SECONDS = 90.0
 """Processor time that a mutant is given at most, reductions included."""
 ENOUGH = 12
 """Failing programs after which the search ends; the shortest reduced one counts."""
