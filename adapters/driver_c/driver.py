@@ -60,6 +60,8 @@ class CDriver(Driver):
         self._open = True
         answer = self.callback("open", self.handles.of(mm))
         self._open = answer == 0
+        if answer:
+            self.memory.check()
         return answer
 
     def close(self) -> None:

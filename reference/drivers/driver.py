@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from reference.host.kernel import Kernel
     from reference.host.space import AddressSpace
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "Unopened"]
 
 
 class Driver:
@@ -36,7 +36,7 @@ class Driver:
     # The file of a device
 
     def open(self, mm: AddressSpace) -> int:
-        """The device is to mirror an address space."""
+        """The device is to mirror an address space.  After a failure nothing else is called."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -83,3 +83,32 @@ class Driver:
     def make_exclusive(self, start: int, end: int) -> int:
         """Have pages for the device alone: how many, or a negative errno."""
         return -errno.EOPNOTSUPP
+
+
+class Unopened(Driver):
+    """What the host has instead of a driver whose `open` failed: there is no file to work with."""
+
+    def __init__(self, instead_of: Driver) -> None:
+        super().__init__(instead_of.kernel, instead_of.device)
+        self.instead_of = instead_of
+
+    def close(self) -> None:
+        self.device.driver = self.instead_of
+
+    def register(self, key: int, start: int, end: int, write: bool) -> int:
+        return -errno.EFAULT
+
+    def unregister(self, key: int) -> int:
+        return -errno.EINVAL
+
+    def submit(self, job: Job) -> int:
+        return -errno.EFAULT
+
+    def migrate_to_device(self, start: int, end: int) -> int:
+        return -errno.EFAULT
+
+    def migrate_to_system(self, start: int, end: int) -> int:
+        return -errno.EFAULT
+
+    def make_exclusive(self, start: int, end: int) -> int:
+        return -errno.EFAULT

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 
-from reference.drivers.driver import Driver
+from reference.drivers.driver import Driver, Unopened
 from reference.mirrors.access import FAULT, is_write, perform
 from reference.mirrors.calls import OK, failed
 from reference.mirrors.events import skipped
@@ -198,6 +198,8 @@ class _Execution:
         owner = self.host.owner_number(device.owner)
         self.host.record(What.ATTACH, device.number, space.number, owner)
         answer = device.driver.open(space)
+        if errno_of(answer):
+            device.driver = Unopened(device.driver)
         return self._answer(index, operation, answer)
 
     def _detach(self, index: int, operation: Operation) -> Outcome:
