@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from driving import complaint, drive, excused, programs, schedule, script, taken
 
+from adapters.examples.drivers.template import Template
 from reference.drivers import DRIVERS, Driver
 from reference.drivers.faulting import FaultingDriver
 from reference.drivers.refcounting import Buffer, RefcountingDriver
@@ -336,3 +337,22 @@ class TestRegistration:
         exiting = [entry.what for entry in run.record if entry.operation == 4]
         order = [What.RELEASE, What.DEVICE_UNMAP, What.FLUSH, What.DMA_UNMAP, What.UNPIN]
         assert [what for what in exiting if what in order] == order
+
+
+def test_nothing_is_called_of_a_driver_that_could_not_be_opened() -> None:
+    lines = """
+        map p0 rw page=0 pages=1
+        attach d0 p0
+        dread d0 page=0 offset=0 length=8
+        detach d0
+        attach d0 p0
+        dread d0 page=0 offset=0 length=8
+    """
+    schedule = Schedule(injections=(Injection("insert", 1),))
+    program = replace(script(Template, lines), schedule=schedule)
+    run = run_program(program, Template)
+    assert complaint(program, run) is None
+    assert [each.status for each in run.outcomes] == [
+        *(Status.OK, Status.ERROR, Status.FAULT),
+        *(Status.OK, Status.OK, Status.OK),
+    ]
