@@ -11,6 +11,8 @@ from driving import complaint, drive, excused, programs, schedule, script, taken
 
 from adapters.examples.drivers.template import Template
 from reference.drivers import DRIVERS, Driver
+from reference.drivers.caching import CachingDriver
+from reference.drivers.counting import CountingDriver
 from reference.drivers.faulting import FaultingDriver
 from reference.drivers.refcounting import Buffer, RefcountingDriver
 from reference.drivers.registration import Region, RegistrationDriver
@@ -19,8 +21,10 @@ from reference.host.ranges import Range
 from reference.host.record import What
 from reference.host.run import Run, run_program
 from reference.mirrors import MIRRORS
+from reference.model import judge
 from reference.outcomes import Outcome, Status, decode_wait
 from reference.schedule import ENGINE, KERNEL, Injection, Schedule, Switch
+from reference.trace import Trace
 
 OK = Outcome(Status.OK)
 DENIED = Outcome(Status.FAULT, errno.EFAULT)
@@ -356,3 +360,19 @@ def test_nothing_is_called_of_a_driver_that_could_not_be_opened() -> None:
         *(Status.OK, Status.ERROR, Status.FAULT),
         *(Status.OK, Status.OK, Status.OK),
     ]
+
+
+@pytest.mark.parametrize(
+    "driver", [*DRIVERS.values(), CountingDriver, CachingDriver], ids=lambda driver: driver.name
+)
+def test_correct_drivers_bear_that_nothing_can_be_inserted(driver: type[Driver]) -> None:
+    """Not at the first or second time; what cannot be attached or registered fails."""
+    refused = 0
+    for seed, program in enumerate(programs(driver, 90, 8, pages=3, most=12)):
+        plain = schedule(("follow", "random")[seed % 2], seed)
+        failing = replace(plain, injections=(Injection("insert", 1 + (seed % 3 == 2)),))
+        scheduled = replace(program, schedule=failing)
+        run = run_program(scheduled, driver)
+        assert judge(Trace(scheduled, tuple(run.outcomes), hosted=run.plain())).violation is None
+        refused += any(entry.what == What.FAIL for entry in run.record)
+    assert refused > 3

@@ -27,15 +27,12 @@ from reference.host.notifiers import IntervalNotifier
 from reference.host.ranges import Range
 from reference.host.run import run_program
 from reference.host.space import AddressSpace
-from reference.model import judge
 from reference.operations import Event
 from reference.outcomes import Status
 from reference.protocol import Profile, Violation, check
 from reference.protocol.coverage import count
-from reference.record import What
 from reference.schedule import Injection, Schedule
 from reference.syncmodels import Sync
-from reference.trace import Trace
 
 READ_TWICE = """
     map p0 rw page=0 pages=2
@@ -468,20 +465,6 @@ def test_an_insertion_that_fails_is_passed_on() -> None:
         assert (violation and violation.rule) == rule
         assert exercised["I1"] == (rule is None)
         assert run.outcomes[2].status == (Status.ERROR if rule is None else Status.OK)
-
-
-@pytest.mark.parametrize("driver", CORRECT, ids=lambda driver: driver.name)
-def test_correct_drivers_bear_that_nothing_can_be_inserted(driver: type[Driver]) -> None:
-    """Not at the first or second time; what cannot be attached or registered fails."""
-    refused = 0
-    for seed, program in enumerate(programs(driver, 90, 8, pages=3, most=12)):
-        plain = schedule(("follow", "random")[seed % 2], seed)
-        failing = replace(plain, injections=(Injection("insert", 1 + (seed % 3 == 2)),))
-        scheduled = replace(program, schedule=failing)
-        run = run_program(scheduled, driver)
-        assert judge(Trace(scheduled, tuple(run.outcomes), hosted=run.plain())).violation is None
-        refused += any(entry.what == What.FAIL for entry in run.record)
-    assert refused > 3
 
 
 @pytest.mark.parametrize("driver", [OwnMigrationZapped, MappedAfterPages, HintFirst])
