@@ -118,20 +118,10 @@ def _enter(places: _Places) -> Held:
 
 
 def _ensure(places: _Places) -> list[str]:
-    """See to it that a keeper lives and that the settings are on.
-
-    A keeper that holds its lock has yet to go through the gate, where it will find a user.
-    """
-    problems = places.folder / "problems"
-    if not places.is_locked("keeper"):
-        places.settings.put_back()  # what a keeper left that was killed
-        _start_keeper(places)
-    if not places.settings.changed:
-        problems.write_text("\n".join(places.settings.switch_on()), "utf-8")
-    return problems.read_text("utf-8").splitlines()
-
-
-def _start_keeper(places: _Places) -> None:
+    """See to it that the settings are on and that a keeper lives."""
+    if places.settings.changed and places.is_locked("keeper"):
+        return (places.folder / "problems").read_text("utf-8").splitlines()
+    places.settings.put_back()  # what a keeper left that was killed
     source = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__, str(places.folder), str(places.root)],
@@ -146,6 +136,7 @@ def _start_keeper(places: _Places) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["the keeper did not start"]
         raise OSError(lines[-1])
+    return (places.folder / "problems").read_text("utf-8").splitlines()
 
 
 # ---- The keeper's process ----
@@ -155,22 +146,23 @@ def _main(folder: str, root: str) -> None:
     places = _Places(Path(folder), Path(root))
     keeper = places.open("keeper")
     fcntl.flock(keeper, fcntl.LOCK_EX)  # kept over the fork below
+    problems = places.settings.switch_on()
+    (places.folder / "problems").write_text("\n".join(problems), "utf-8")
     if os.fork():
-        return  # who waits for this one goes on
+        return  # who waits for this one is told that all is on
     null = os.open(os.devnull, os.O_RDWR)
     for file in range(3):
         os.dup2(null, file)
     os.pwrite(keeper, f"{os.getpid()}\n".encode(), 0)  # for whoever looks
-    _keep(places, keeper)
+    _keep(places)
 
 
-def _keep(places: _Places, keeper: int) -> None:
+def _keep(places: _Places) -> None:
     """Wait for one user after the other, until there is none."""
     while True:
         with places.gate():
             users = places.users()
             if not users:
-                os.close(keeper)
                 places.settings.put_back()  # if it fails, it is the next user's to try again
                 return
         file = places.open(users[0].name)
