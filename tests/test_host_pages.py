@@ -202,7 +202,7 @@ class TestFailures:
         run = drive(FaultingDriver, self.LINES, failing("allocation", 1))
         assert [outcome.status for outcome in run.outcomes[2:]] == [Status.FAULT, Status.OK]
         assert arguments(run, What.FAIL, 2) == [("allocation", 1)]
-        assert run.asked == {"allocation": 2}
+        assert run.asked == {"allocation": 2, "insert": 1}
 
     def test_one_that_is_never_asked_for_does_nothing(self) -> None:
         run = drive(FaultingDriver, self.LINES, failing("allocation", 2))

