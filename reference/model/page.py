@@ -18,6 +18,8 @@ GRANULE = 4096 // WORD
 A slot of the arena may be larger.  Some candidates copy or drop it as a whole, others in granules,
 and both are right.
 """
+_BLANK = bytes(512)
+"""As many bytes as are passed over at once where they are zero."""
 _NONE: frozenset[int] = frozenset()
 
 
@@ -178,12 +180,14 @@ class Page:
         return self._written_in(0, len(self.known) // WORD, self.unsure)
 
     def _written_in(self, first: int, end: int, unsure: Iterable[int]) -> list[int]:
-        # Not at the top: what only passes programs on needs no numpy.
-        import numpy as np  # noqa: PLC0415
-
+        words = set(unsure)
         known = self.known[first * WORD : end * WORD]
-        words = np.flatnonzero(np.frombuffer(known, dtype=np.uint64)) if known else ()
-        return sorted({*(first + int(word) for word in words), *unsure})
+        for at in range(0, len(known), len(_BLANK)):
+            block = known[at : at + len(_BLANK)]
+            if block != _BLANK[: len(block)]:
+                held = enumerate(words_of(block), first + at // WORD)
+                words.update(word for word, value in held if value)
+        return sorted(words)
 
     @property
     def blank(self) -> bool:
