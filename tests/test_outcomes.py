@@ -41,7 +41,7 @@ RECORDS = st.lists(
     ),
     max_size=4,
 )
-thorough = settings(max_examples=500, deadline=None, database=None, derandomize=True)
+thorough = settings(max_examples=250, deadline=None, database=None, derandomize=True)
 
 
 @thorough

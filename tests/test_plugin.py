@@ -123,10 +123,11 @@ def test_a_correct_mirror_passes(suite: Suite) -> None:
 
 
 def test_processes_share_the_shards(suite: Suite) -> None:
-    alone = suite.run("reference:registration", "--lw-shards=2")
-    shared = suite.apart("reference:registration", "--lw-shards=2", "-n2")
+    options = ("--lw-shards=2", "-kcontents or calls or faults")
+    alone = suite.run("reference:registration", *options)
+    shared = suite.apart("reference:registration", *options, "-n2")
     assert shared.ret == alone.ret == pytest.ExitCode.OK
-    assert outcomes_of(shared) == outcomes_of(alone)
+    assert outcomes_of(shared)["passed"] == outcomes_of(alone)["passed"] > 0
     totals = [re.findall(r"\d.* operations;.*", str(each.stdout)) for each in (alone, shared)]
     assert totals[0]
     assert totals[0] == totals[1]
@@ -340,7 +341,7 @@ def test_a_checkout_collects_either_its_tests_or_the_suite(checkout: Any, tmp_pa
 
 def test_a_checkout_tests_a_candidate(checkout: Any, tmp_path: Path) -> None:
     few = ("--lw-programs=1", "--lw-shards=1", "--lw-allow-unknown")
-    options = (*few, f"--lw-out={tmp_path}", "-n2", "-q")
+    options = (*few, f"--lw-out={tmp_path}", "-q")
     assert "6 passed, 7 skipped" in checkout("--candidate", TINY, *options)
 
 
