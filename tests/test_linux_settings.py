@@ -206,6 +206,16 @@ def test_if_the_keeper_is_killed_too_the_next_one_cleans_up(
     assert now(machine) == BEFORE
 
 
+def test_a_keeper_that_lives_is_not_waited_for(machine: Path, tmp_path: Path) -> None:
+    with (tmp_path / "keeper").open("w") as keeper:
+        fcntl.flock(keeper, fcntl.LOCK_EX)  # as one that waits for the gate, its users gone
+        ours = hold(tmp_path, machine)
+        assert now(machine) == ON
+        ours.release()
+        assert now(machine) == BEFORE
+        assert (tmp_path / "keeper").read_text() == "", "another one was started"
+
+
 def test_problems_are_told_to_everybody(machine: Path, tmp_path: Path) -> None:
     (machine / "sys/kernel/mm/ksm/run").unlink()
     first, second = hold(tmp_path, machine), hold(tmp_path, machine)

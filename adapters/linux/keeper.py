@@ -118,10 +118,21 @@ def _enter(places: _Places) -> Held:
 
 
 def _ensure(places: _Places) -> list[str]:
-    """See to it that the settings are on and that a keeper lives."""
-    if places.settings.changed and places.is_locked("keeper"):
-        return (places.folder / "problems").read_text("utf-8").splitlines()
-    places.settings.put_back()  # what a keeper left that was killed
+    """See to it that a keeper lives and that the settings are on; within the gate.
+
+    A keeper that has its lock will come to the gate once more and find the new user.  It is not to
+    be waited for: it may be waiting for the gate.
+    """
+    problems = places.folder / "problems"
+    if not places.is_locked("keeper"):
+        places.settings.put_back()  # what a keeper left that was killed
+        _start_keeper(places)
+    if not places.settings.changed:
+        problems.write_text("\n".join(places.settings.switch_on()), "utf-8")
+    return problems.read_text("utf-8").splitlines()
+
+
+def _start_keeper(places: _Places) -> None:
     source = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__, str(places.folder), str(places.root)],
@@ -136,7 +147,6 @@ def _ensure(places: _Places) -> list[str]:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["the keeper did not start"]
         raise OSError(lines[-1])
-    return (places.folder / "problems").read_text("utf-8").splitlines()
 
 
 # ---- The keeper's process ----
@@ -146,24 +156,28 @@ def _main(folder: str, root: str) -> None:
     places = _Places(Path(folder), Path(root))
     keeper = places.open("keeper")
     fcntl.flock(keeper, fcntl.LOCK_EX)  # kept over the fork below
-    problems = places.settings.switch_on()
-    (places.folder / "problems").write_text("\n".join(problems), "utf-8")
-    if os.fork():
-        return  # who waits for this one is told that all is on
+    if child := os.fork():
+        os.pwrite(keeper, f"{child}\n".encode(), 0)  # for whoever looks
+        return  # and who waits for this one goes on
     null = os.open(os.devnull, os.O_RDWR)
     for file in range(3):
         os.dup2(null, file)
-    os.pwrite(keeper, f"{os.getpid()}\n".encode(), 0)  # for whoever looks
-    _keep(places)
+    _keep(places, keeper)
 
 
-def _keep(places: _Places) -> None:
-    """Wait for one user after the other, until there is none."""
+def _keep(places: _Places, keeper: int) -> None:
+    """Wait for one user after the other, until there is none; then give up the keeper's lock.
+
+    That is done within the gate, so that whoever finds it locked there has a keeper.
+    """
     while True:
         with places.gate():
             users = places.users()
             if not users:
-                places.settings.put_back()  # if it fails, it is the next user's to try again
+                try:
+                    places.settings.put_back()  # if it fails, it is the next user's to try again
+                finally:
+                    os.close(keeper)
                 return
         file = places.open(users[0].name)
         fcntl.flock(file, fcntl.LOCK_SH)
