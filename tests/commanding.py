@@ -96,22 +96,6 @@ def apart(folder: Path, *arguments: str, wrapped: Sequence[str] = (), **changes:
     return Done(done.returncode, done.stdout, done.stderr, folder)
 
 
-@dataclass
-class Here:
-    """The command in this process, which is to be in a folder of its own."""
-
-    capsys: pytest.CaptureFixture[str]
-    folder: Path
-
-    def __call__(self, *arguments: str) -> Done:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert isinstance(ended.value.code, int)
-        out, errors = self.capsys.readouterr()
-        return Done(ended.value.code, out, errors, self.folder)
-
-
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 

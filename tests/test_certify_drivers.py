@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from commanding import Here, failures_in
+from commanding import failures_in, lastwriter
 
 from adapters.registry import open_candidate
 from adapters.worker import InProcess
@@ -231,18 +231,12 @@ class TestPct:
         assert all(each.longer < 10 for each in promises)
 
 
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
-    monkeypatch.setenv("COLUMNS", "100")
-    return Here(capsys, place)
-
-
 STRICT = ("--profile", "strict", "--in-process")
 
 
 class TestCommand:
-    def test_it_is_printed_what_was_covered(self, here: Here) -> None:
-        done = here("certify", "driver:faulting", "--programs", "120", "--in-process")
+    def test_it_is_printed_what_was_covered(self, place: Path) -> None:
+        done = lastwriter(place, "certify", "driver:faulting", "--programs", "120", "--in-process")
         assert (done.status, done.errors) == (3, "")
         (searched,) = done.certificate.exhaustive
         words = " ".join(done.out.split())
@@ -251,33 +245,33 @@ class TestCommand:
             "all schedules with up to 1 switch: 40 runs PCT depth d runs actors n points k "
         ) in words
 
-    def test_the_strict_profile(self, here: Here) -> None:
-        (here.folder / "own.lw").write_text(OWN_EVENT)
+    def test_the_strict_profile(self, place: Path) -> None:
+        (place / "own.lw").write_text(OWN_EVENT)
         for command in ("replay", "sweep"):
-            done = here(command, "own.lw", "driver:faulting", "--in-process")
+            done = lastwriter(place, command, "own.lw", "driver:faulting", "--in-process")
             assert (done.status, done.errors) == (0, "")
-            done = here(command, "own.lw", "driver:faulting", *STRICT)
+            done = lastwriter(place, command, "own.lw", "driver:faulting", *STRICT)
             assert done.status == 1
             assert "FAIL I6" in done.out
             assert " driver:faulting --profile strict\n" in done.out
-        shrunk = here("shrink", "own.lw", "driver:faulting", *STRICT)
+        shrunk = lastwriter(place, "shrink", "own.lw", "driver:faulting", *STRICT)
         assert shrunk.status == 1
         assert len(parse(shrunk.out)) == 3
 
-    def test_certificates_name_the_profile(self, here: Here) -> None:
-        failures = here.folder / "lastwriter-out" / "failures"
+    def test_certificates_name_the_profile(self, place: Path) -> None:
+        failures = place / "lastwriter-out" / "failures"
         failures.mkdir(parents=True)
         (failures / "own.lw").write_text(OWN_EVENT)
-        done = here("certify", "driver:faulting", "--programs", "9", *STRICT)
+        done = lastwriter(place, "certify", "driver:faulting", "--programs", "9", *STRICT)
         assert done.out.startswith(
             "certifying driver:faulting as faulting: 9 programs, seed 0, strict profile\n"
         )
         assert "FAIL  faulting as faulting, strict profile: " in done.out
         assert done.certificate.profile is Profile.STRICT
-        (name,) = failures_in(here.folder) - {"own.lw"}
+        (name,) = failures_in(place) - {"own.lw"}
         assert f"failures/{name} driver:faulting --profile strict" in done.out
         assert "# candidate driver:faulting; strict profile\n" in (failures / name).read_text()
-        again = here("certify", "driver:faulting", "--programs", "9", "--in-process")
+        again = lastwriter(place, "certify", "driver:faulting", "--programs", "9", "--in-process")
         assert again.status == 3
         assert again.certificate.profile is Profile.TOLERANT
         assert "profile" not in again.out
@@ -290,9 +284,9 @@ class TestCommand:
             ("shrink", "own.lw", "reference:faulting", "--profile", "strict"),
         ],
     )
-    def test_a_mirror_has_no_profile(self, arguments: tuple[str, ...], here: Here) -> None:
-        (here.folder / "own.lw").write_text(OWN_EVENT)
-        done = here(*arguments, "--in-process")
+    def test_a_mirror_has_no_profile(self, arguments: tuple[str, ...], place: Path) -> None:
+        (place / "own.lw").write_text(OWN_EVENT)
+        done = lastwriter(place, *arguments, "--in-process")
         assert done.status == 2
         problem = "reference:faulting is no driver on the host, and shows no protocol"
         assert done.error == f"--profile: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commanding import Here, failures_in
+from commanding import failures_in, lastwriter
 
 from adapters.worker import InProcess
 from conformance.examine import Examiner
@@ -41,18 +41,16 @@ dread d0 page=0 offset=0 length=8
 
 
 @pytest.fixture
-def here(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Here:
-    monkeypatch.setenv("COLUMNS", "100")
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the programs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "registered.lw").write_text(REGISTERED)
     (tmp_path / "faulted.lw").write_text(FAULTED)
-    return Here(capsys, tmp_path)
+    return tmp_path
 
 
-def sweep(here: Here, file: str, spec: str) -> tuple[int, str]:
-    done = here("sweep", file, spec, "--in-process")
+def sweep(place: Path, file: str, spec: str) -> tuple[int, str]:
+    done = lastwriter(place, "sweep", file, spec, "--in-process")
     assert done.errors == ""
     return done.status, done.out
 
@@ -62,16 +60,16 @@ def bad(name: str) -> str:
 
 
 class TestCommand:
-    def test_a_correct_driver_bears_every_failure(self, here: Here) -> None:
-        status, out = sweep(here, "registered.lw", BASE)
+    def test_a_correct_driver_bears_every_failure(self, place: Path) -> None:
+        status, out = sweep(place, "registered.lw", BASE)
         assert status == 0
         lines = [line.split() for line in out.splitlines()]
         assert lines[:3] == [["failing", "n-th"], ["none", "PASS"], ["allocation", "1-2", "PASS"]]
         assert out.endswith("\n3 failures injected one by one, 0 of them broke a rule\n")
         assert "FAIL" not in out
 
-    def test_what_breaks_a_rule_is_told_reduced_and_kept(self, here: Here) -> None:
-        status, out = sweep(here, "registered.lw", MUTANT)
+    def test_what_breaks_a_rule_is_told_reduced_and_kept(self, place: Path) -> None:
+        status, out = sweep(place, "registered.lw", MUTANT)
         assert status == 1
         assert out.startswith("FAIL W5 ")
         assert "     a failure is injected, allocation 2: d0 in operation 2 " in out
@@ -79,25 +77,25 @@ class TestCommand:
         assert ["allocation", "1", "PASS"] in lines
         assert ["allocation", "2", "FAIL", "W5"] in lines
         assert out.endswith("\n3 failures injected one by one, 1 of them broke a rule\n")
-        (name,) = failures_in(here.folder)
+        (name,) = failures_in(place)
         path = f"lastwriter-out/failures/{name}"
         assert f"     again: lastwriter replay {path} {MUTANT}\n" in out
-        kept = load_program(here.folder / path)
+        kept = load_program(place / path)
         assert len(kept) == 3
         assert kept.schedule.injections == (Injection("allocation", 2),)
-        assert here("replay", path, MUTANT, "--in-process").status == 1
-        assert here("replay", path, BASE, "--in-process").status == 0
+        assert lastwriter(place, "replay", path, MUTANT, "--in-process").status == 1
+        assert lastwriter(place, "replay", path, BASE, "--in-process").status == 0
 
-    def test_a_program_that_fails_anyway(self, here: Here) -> None:
-        status, out = sweep(here, "faulted.lw", bad("Raises"))
+    def test_a_program_that_fails_anyway(self, place: Path) -> None:
+        status, out = sweep(place, "faulted.lw", bad("Raises"))
         assert status == 1
         assert "FAIL R4" in out
         assert "\nthe program fails as it is; " in out
 
-    def test_the_folder_can_be_chosen(self, here: Here) -> None:
-        done = here("sweep", "registered.lw", MUTANT, "--in-process", "--out", "there")
+    def test_the_folder_can_be_chosen(self, place: Path) -> None:
+        done = lastwriter(place, "sweep", "registered.lw", MUTANT, "--in-process", "--out", "there")
         assert done.status == 1
-        assert len(list((here.folder / "there" / "failures").iterdir())) == 1
+        assert len(list((place / "there" / "failures").iterdir())) == 1
 
     @pytest.mark.parametrize(
         ("arguments", "problem"),
@@ -112,8 +110,8 @@ class TestCommand:
             (("faulted.lw", "driver:faulting", "--out", "faulted.lw"), "--out faulted.lw: "),
         ],
     )
-    def test_bad_usage(self, arguments: tuple[str, ...], problem: str, here: Here) -> None:
-        done = here("sweep", *arguments, "--in-process")
+    def test_bad_usage(self, arguments: tuple[str, ...], problem: str, place: Path) -> None:
+        done = lastwriter(place, "sweep", *arguments, "--in-process")
         assert done.status == 2
         assert done.error.startswith(problem)
 
