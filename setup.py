@@ -27,6 +27,7 @@ BUILD = Path("build/compiled")
 
 LINUX = Path("adapters/linux")
 COMMON = ["adapters/agent/agent.c"]
+INCLUDE = ["adapters/include", str(LINUX)]
 
 
 class Executable(Extension):
@@ -35,6 +36,11 @@ class Executable(Extension):
 
 class BuildCompiled(build_ext):
     """Builds extension modules as ever, and executables as what they are."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.compiled: dict[str, str] = {}
+        """By source the object file: what executables share is compiled once."""
 
     def run(self) -> None:
         if COMPILE and (self.inplace or self.editable_mode):
@@ -61,18 +67,25 @@ class BuildCompiled(build_ext):
             raise CompileError(f"linux:{name} is left out: {error}") from error
 
     def _build(self, ext: Executable) -> None:
-        objects = self.compiler.compile(
-            ext.sources,
-            output_dir=self.build_temp,
-            include_dirs=ext.include_dirs,
-            extra_postargs=["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra"],
-            depends=ext.depends,
-        )
         target = Path(self.get_ext_fullpath(ext.name))
         self.mkpath(str(target.parent))
         self.compiler.link_executable(
-            objects, target.name, output_dir=str(target.parent), libraries=ext.libraries
+            [self._object_of(source, ext) for source in ext.sources],
+            target.name,
+            output_dir=str(target.parent),
+            libraries=ext.libraries,
         )
+
+    def _object_of(self, source: str, ext: Executable) -> str:
+        if source not in self.compiled:
+            (self.compiled[source],) = self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=INCLUDE,
+                extra_postargs=["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra"],
+                depends=ext.depends,
+            )
+        return self.compiled[source]
 
 
 MIRRORS = (
@@ -93,7 +106,6 @@ def mirror(name: str, *more: str) -> Executable:
     return Executable(
         f"adapters.linux.{name}_agent",
         sources=[*COMMON, *shared, *(str(LINUX / f"{each}.c") for each in (name, *more))],
-        include_dirs=["adapters/include", str(LINUX)],
         libraries=["pthread"],  # for a C library that has it apart
         depends=["adapters/include/lastwriter.h", *map(str, LINUX.glob("*.h"))],
         optional=True,  # everything else works without, and says how to get them
