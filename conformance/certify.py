@@ -29,7 +29,7 @@ from .certificate import (
     versions,
 )
 from .examine import Coverage, Failure
-from .exhaustive import Exhaustive, Share
+from .exhaustive import Exhaustive, Share, share_of
 from .expect import surprises
 from .shards import Shard, shards
 from .store import Store, file_name, runnable
@@ -53,8 +53,6 @@ PROGRAMS = 2000
 """Programs of a run that is given neither a number of them nor a time."""
 SCHEDULED_PROGRAMS = 24_000
 """The same for a driver on the host, each program under one schedule."""
-EXHAUSTIVE = 3
-"""One in so many programs is of the exhaustive search, for a candidate that takes schedules."""
 PATIENCE = 20
 """Failing programs after which a run ends, if their rules were not expected to fail; one that
 hangs or eats memory counts for several."""
@@ -158,9 +156,8 @@ class _Run:
         )
         self.expected = frozenset(each.rule for each in request.expected)
         self.deadline = None if request.seconds is None else self.start + request.seconds
-        self.exhaustive: Exhaustive[Done] = Exhaustive(
-            request.description, request.model, _quota(request)
-        )
+        most = share_of(request.programs) if request.description.schedules else 0
+        self.exhaustive: Exhaustive[Done] = Exhaustive(request.description, request.model, most)
         self.sampled = 0
         """Programs that were given out in shards."""
         self.interrupted = False
@@ -212,7 +209,8 @@ class _Run:
             if past or patience <= 0:
                 return
             left = self._left()
-            share = self.exhaustive.next() if self._is_turn() or left == 0 else None
+            due = self.exhaustive.is_due(self.sampled)
+            share = self.exhaustive.next() if due or left == 0 else None
             if share is not None:
                 yield self._task(patience, share=share)
             elif left != 0:
@@ -234,10 +232,6 @@ class _Run:
         known: tuple[Program, ...] = (),
     ) -> Task:
         return Task(self.deadline, self._settled(), patience, shard, share, known)
-
-    def _is_turn(self) -> bool:
-        """Whether the exhaustive search has had less than its share."""
-        return self.exhaustive.charged * (EXHAUSTIVE - 1) <= self.sampled
 
     def _left(self) -> int | None:
         """Random programs that the budget has left; None if only time limits them."""
@@ -335,13 +329,6 @@ class _Run:
             versions=versions(),
             capabilities=request.description,
         )
-
-
-def _quota(request: Request) -> int | None:
-    """Runs of the exhaustive search at most; None if only time limits them."""
-    if not request.description.schedules:
-        return 0
-    return None if request.programs is None else request.programs // EXHAUSTIVE
 
 
 def _untested(request: Request) -> dict[str, str]:

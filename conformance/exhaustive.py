@@ -17,7 +17,16 @@ from reference.syncmodels import Sync
 from .explore.bounds import BOUNDS, Bound, Covered, Part, parts
 from .explore.programs import count_programs
 
-__all__ = ["Exhaustive", "Share", "Tally"]
+__all__ = ["Exhaustive", "Share", "Tally", "share_of"]
+
+EXHAUSTIVE = 3
+"""One in so many programs is of this search, for a candidate that takes schedules."""
+
+
+def share_of(programs: int | None) -> int | None:
+    """Runs of this search at most, in a run of so many programs; None for no limit."""
+    return None if programs is None else programs // EXHAUSTIVE
+
 
 Result = TypeVar("Result")
 
@@ -112,6 +121,10 @@ class Exhaustive(Generic[Result]):
         """Runs so far, about, with those of the parts that are out."""
         held = sum(covered.runs for _, covered, _ in self._held.values())
         return self.runs + held + sum(share.part.expected for share in self._out.values())
+
+    def is_due(self, sampled: int) -> bool:
+        """Whether it has had less than its share, beside so many random programs."""
+        return self.charged * (EXHAUSTIVE - 1) <= sampled
 
     def next(self) -> Share | None:
         """What is to be run next; None if that shows only when what is out has come back."""

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.progress import track
 
@@ -33,11 +32,10 @@ from reference.protocol import Profile
 from reference.schedule import Offer
 from reference.trace import Violation
 
-from .certify import EXHAUSTIVE, PER_RULE, PROGRAMS, SCHEDULED_PROGRAMS
+from .certify import PER_RULE, PROGRAMS, SCHEDULED_PROGRAMS
 from .examine import Examiner, Failure
 from .exhaustive import Exhaustive
-from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
-from .explore.programs import preamble
+from .explore.bounds import Catalogue, Covered
 from .shards import Shard, plan_for, run_shard, shards
 
 __all__ = ["ALL", "SECONDS", "Planted", "Score", "score", "scores", "table"]
@@ -164,12 +162,6 @@ class _Over(Exception):
     """The search has come to its end."""
 
 
-class _Answer(NamedTuple):
-    """What an exhaustive search wants to know of a run."""
-
-    offers: Sequence[Offer]
-
-
 class _Search:
     """The programs that fail on a mutant, and not on its correct base."""
 
@@ -224,12 +216,13 @@ class _Search:
         exhaustive: Exhaustive[None] = Exhaustive(self.description, model, None)
         catalogue = Catalogue(self.description, model)
         while True:
-            turn = exhaustive.charged * (EXHAUSTIVE - 1) <= self.sampled
-            share = exhaustive.next() if turn else None
+            share = exhaustive.next() if exhaustive.is_due(self.sampled) else None
             if share is None:
                 self._sample(next(random))
             else:
-                exhaustive.take(share, self._explore(catalogue, share.part), None)
+                covered = Covered()
+                catalogue.explore(share.part, self._small, covered)
+                exhaustive.take(share, covered, None)
 
     def _sample(self, shard: Shard) -> None:
         self.sampled += shard.programs
@@ -237,20 +230,11 @@ class _Search:
         if self.over:
             raise _Over
 
-    def _explore(self, catalogue: Catalogue, part: Part) -> Covered:
-        length = len(preamble(self.description)) + part.bound.operations
-        covered = Covered()
-
-        def run(program: Program) -> _Answer:
-            if not self.try_(program, length):
-                raise _Over
-            hosted = self.examiner.trace.hosted
-            if hosted is None or self.failed:
-                raise Left
-            return _Answer(hosted.offers)
-
-        explore_part(part, catalogue.programs(part), run, covered)
-        return covered
+    def _small(self, program: Program, length: int) -> Sequence[Offer] | None:
+        if not self.try_(program, length):
+            raise _Over
+        hosted = self.examiner.trace.hosted
+        return None if hosted is None or self.failed else hosted.offers
 
     failed = False
     """The last program failed."""

@@ -18,7 +18,6 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import NamedTuple
 
 from adapters.candidate import CandidateError
 from adapters.journal import journal_path, journals_of
@@ -34,8 +33,7 @@ from reference.trace import Trace, Violation
 from .examine import SLOW, UNINTERRUPTED, Coverage, Examiner, Failure, as_found
 from .exhaustive import Share
 from .expect import Expectation
-from .explore.bounds import Catalogue, Covered, Left, Part, explore_part
-from .explore.programs import preamble
+from .explore.bounds import Catalogue, Covered
 from .runners import open_runner
 from .shards import Shard, plan_for, run_shard
 
@@ -262,11 +260,11 @@ class _Process:
     interruption = UNINTERRUPTED
     catalogue: Catalogue | None = None
 
-    def programs(self, part: Part) -> Iterator[Program]:
-        """The small programs of a part of the exhaustive search."""
+    def small_programs(self) -> Catalogue:
+        """Those of the exhaustive search."""
         if self.catalogue is None:
             self.catalogue = Catalogue(self.request.description, self.request.model)
-        return self.catalogue.programs(part)
+        return self.catalogue
 
     def open(self) -> Examiner:
         if self.examiner is None:
@@ -341,12 +339,6 @@ class _Cut(Exception):
     """The task ends here."""
 
 
-class _Answer(NamedTuple):
-    """What the exhaustive search wants to know of a run."""
-
-    offers: Sequence[Offer]
-
-
 class _Work:
     """One task at work.  Whatever cuts it short, what was done until then counts."""
 
@@ -419,20 +411,17 @@ class _Work:
     # A part of the exhaustive search
 
     def _explore(self, share: Share) -> None:
-        length = len(preamble(_STATE.request.description)) + share.part.bound.operations
-
-        def run(program: Program) -> _Answer:
+        def run(program: Program, length: int) -> Sequence[Offer] | None:
             if not self.going or self.done.coverage.programs == share.runs:
                 raise _Cut
             self.consume(program, length)
             if self.done.problem or self.done.interrupted:
                 raise _Cut
             hosted = _STATE.open().trace.hosted
-            if hosted is None or (self.broken and self.broken not in self.expected):
-                raise Left
-            return _Answer(hosted.offers)
+            failed = self.broken and self.broken not in self.expected
+            return None if hosted is None or failed else hosted.offers
 
         with suppress(_Cut):
-            explore_part(share.part, _STATE.programs(share.part), run, self.done.covered)
+            _STATE.small_programs().explore(share.part, run, self.done.covered)
         # Those that were cut short while they were reduced count too.
         self.done.covered.runs = self.done.coverage.programs

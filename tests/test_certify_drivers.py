@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +16,11 @@ from commanding import failures_in, lastwriter
 
 from adapters.registry import open_candidate
 from adapters.worker import InProcess
-from conformance import certify as certifying
+from conformance import exhaustive
 from conformance.certificate import Certificate, Searched
 from conformance.certify import Finished, Found, Request, certify
 from conformance.expect import Expectation
-from conformance.explore.bounds import Bound, Catalogue, Covered, Part, explore_part
+from conformance.explore.bounds import Bound, Catalogue, Covered, Part
 from conformance.pct import PctRuns, actors_of
 from conformance.scheduling import SCHEDULES
 from conformance.shards import plan_for, run_shard, shards
@@ -75,12 +76,7 @@ class Run:
 
 @pytest.fixture
 def only_exhaustive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certifying, "EXHAUSTIVE", 1)
-
-
-class Offers:
-    def __init__(self, offers: tuple[Offer, ...]) -> None:
-        self.offers = offers
+    monkeypatch.setattr(exhaustive, "EXHAUSTIVE", 1)
 
 
 class TestExhaustive:
@@ -148,17 +144,16 @@ class TestExhaustive:
         covered, runs = Covered(), Counter[tuple[object, ...]]()
         with InProcess(spec) as runner:
 
-            def run(program: Program) -> Offers:
+            def run(program: Program, length: int) -> Sequence[Offer]:
                 trace = runner.run(program)
                 assert judge(trace).violation is None
                 assert trace.hosted is not None
                 runs[program.operations] += 1
-                return Offers(trace.hosted.offers)
+                return trace.hosted.offers
 
             description = runner.description
             part = Part(Bound(1, 1), 3, 2)
-            programs = Catalogue(description, description.model).programs(part)
-            explore_part(part, programs, run, covered)
+            Catalogue(description, description.model).explore(part, run, covered)
         assert (covered.programs, covered.pruned) == (2, 0)
         assert min(runs.values()) > 10
         assert runs.total() == covered.runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -14,9 +15,7 @@ from conformance.explore.bounds import (
     Bound,
     Catalogue,
     Covered,
-    Left,
     Part,
-    explore_part,
     parts,
 )
 from conformance.explore.programs import (
@@ -211,14 +210,15 @@ def test_a_part_is_covered_when_every_schedule_was_run() -> None:
     covered = Covered()
     runs = []
 
-    def run(program: Program) -> Run:
+    def run(program: Program, length: int) -> Sequence[Offer]:
+        assert length < len(program)  # which reads all memory at its end
         runs.append(program)
-        return run_program(program, FaultingDriver)
+        return run_program(program, FaultingDriver).offers
 
-    programs = list(Catalogue(DESCRIPTION, Sync.FAULTING).programs(part))
-    explore_part(part, programs, run, covered)
+    catalogue = Catalogue(DESCRIPTION, Sync.FAULTING)
+    catalogue.explore(part, run, covered)
     assert (covered.programs, covered.failed, covered.runs) == (3, 0, len(runs))
-    for program in programs:
+    for program in catalogue.programs(part):
         mine = {each.schedule.switches for each in runs if each.operations == program.operations}
         explored = explore(program, lambda each: run_program(each, FaultingDriver), 1, Explored())
         assert mine == {each.schedule.switches for each, _ in explored}
@@ -226,18 +226,19 @@ def test_a_part_is_covered_when_every_schedule_was_run() -> None:
 
 def test_a_part_that_ends_early_covers_no_more_than_it_has_run() -> None:
     part = Part(Bound(1, 1), 0, 3)
-    programs = list(Catalogue(DESCRIPTION, Sync.FAULTING).programs(part))
+    catalogue = Catalogue(DESCRIPTION, Sync.FAULTING)
+    programs = list(catalogue.programs(part))
     covered = Covered()
 
-    def run(program: Program) -> Run:
+    def run(program: Program, length: int) -> Sequence[Offer] | None:
         if program.operations == programs[1].operations:
-            raise Left
+            return None
         if program.operations == programs[2].operations and program.schedule.switches:
             raise InterruptedError
-        return run_program(program, FaultingDriver)
+        return run_program(program, FaultingDriver).offers
 
     with pytest.raises(InterruptedError):
-        explore_part(part, programs, run, covered)
+        catalogue.explore(part, run, covered)
     assert (covered.programs, covered.failed) == (1, 1)
 
 

@@ -4,7 +4,7 @@ switches; bound after bound, the cheap ones first, each cut in parts that can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -12,12 +12,16 @@ from typing import NamedTuple
 
 from reference.description import Description
 from reference.program import Program
+from reference.schedule import Offer
 from reference.syncmodels import Sync
 
-from .programs import PAGES, small_programs
-from .schedules import Explored, Offering, explore
+from .programs import PAGES, preamble, small_programs
+from .schedules import Explored, explore
 
-__all__ = ["BOUNDS", "Bound", "Catalogue", "Covered", "Left", "Part", "explore_part", "parts"]
+__all__ = ["BOUNDS", "Bound", "Catalogue", "Covered", "Part", "Run", "parts"]
+
+Run = Callable[[Program, int], Sequence[Offer] | None]
+"""Runs a program of so many operations; what it was offered, or None if it failed."""
 
 
 class Bound(NamedTuple):
@@ -91,29 +95,12 @@ class Covered:
         self.pruned += other.pruned
 
 
-class Left(Exception):
-    """Raised by a run: its program has failed, and is not to be run any more."""
+class _Left(Exception):
+    """The program has failed, and is not to be run any more."""
 
 
-def explore_part(
-    part: Part, programs: Iterable[Program], run: Callable[[Program], Offering], covered: Covered
-) -> None:
-    """Run the programs of a part under all schedules; what `run` raises ends it, but for `Left`.
-
-    Only a program of which every schedule was run counts as such in `covered`.
-    """
-    for program in programs:
-        explored = Explored()
-        try:
-            for _ in explore(program, run, part.bound.switches, explored):
-                covered.runs += 1
-        except Left:
-            covered.runs += 1
-            covered.failed += 1
-        else:
-            covered.programs += explored.complete
-        finally:
-            covered.pruned += explored.pruned
+class _Answer(NamedTuple):
+    offers: Sequence[Offer]
 
 
 class Catalogue:
@@ -150,6 +137,32 @@ class Catalogue:
         for program in islice(self._rest, part.programs):
             self._next += 1
             yield program
+
+    def explore(self, part: Part, run: Run, covered: Covered) -> None:
+        """Run the programs of a part under all schedules; what `run` raises ends it.
+
+        Only a program of which every schedule was run counts as such in `covered`.
+        """
+        length = len(preamble(self._description)) + part.bound.operations
+
+        def answer(program: Program) -> _Answer:
+            offers = run(program, length)
+            if offers is None:
+                raise _Left
+            return _Answer(offers)
+
+        for program in self.programs(part):
+            explored = Explored()
+            try:
+                for _ in explore(program, answer, part.bound.switches, explored):
+                    covered.runs += 1
+            except _Left:
+                covered.runs += 1
+                covered.failed += 1
+            else:
+                covered.programs += explored.complete
+            finally:
+                covered.pruned += explored.pruned
 
 
 def _plural(number: int, noun: str) -> str:
