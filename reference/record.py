@@ -77,6 +77,9 @@ class What(enum.IntEnum):
     ENDING = 54  # subscription, range number: the end callback of a list notifier begins
     ENDED = 55  # subscription, range number
     FULL = 56  # device: no frame of its memory is free
+    OBTAINED = 70  # subscription, device: mmu_notifier_get gives it
+    DROPPED = 71  # subscription, device, users left: mmu_notifier_put
+    FREED = 72  # subscription: its free callback has run
 
 
 class Entry(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "ABI_VERSION",
+    "ALLOC_CALLBACK",
     "CALLBACKS",
     "INTERVAL_CALLBACK",
     "KEYED",
@@ -163,7 +164,11 @@ LIST_CALLBACKS: dict[str, Prototype] = {
     ),
     "free_notifier": ctypes.PYFUNCTYPE(None, c_void_p),
 }
-"""Callbacks of `struct mmu_notifier_ops`, in order."""
+"""Callbacks of `struct mmu_notifier_ops` that a notifier has, in order."""
+
+ALLOC_CALLBACK: Prototype = ctypes.PYFUNCTYPE(c_void_p, c_void_p)
+"""`alloc_notifier` behind them, which is looked for by `mmu_notifier_get` only: drivers that were
+compiled before it came do not have it."""
 
 
 class IntervalOpsStruct(ctypes.Structure):
@@ -175,7 +180,7 @@ class IntervalOpsStruct(ctypes.Structure):
 class NotifierOpsStruct(ctypes.Structure):
     """`struct mmu_notifier_ops`."""
 
-    _fields_ = tuple((name, c_void_p) for name in LIST_CALLBACKS)
+    _fields_ = (*((name, c_void_p) for name in LIST_CALLBACKS), ("alloc_notifier", c_void_p))
 
 
 class DriverStruct(ctypes.Structure):
@@ -267,6 +272,13 @@ SERVICES: dict[str, Service] = {
     "device_unmap": Service(None, (c_void_p, c_uint, c_uint64)),
     "device_flush": Service(None, (c_void_p, c_uint64, c_uint64)),
     "device_local_address": Service(c_uint64, (c_void_p, c_void_p)),
+    "mmu_notifier_get": Service(
+        c_void_p,
+        (c_void_p, c_void_p, c_void_p),
+        over=(1 << 64) - 22,  # ERR_PTR(-EINVAL)
+    ),
+    "mmu_notifier_put": _ON,
+    "mmu_notifier_synchronize": Service(None, ()),
 }
 """Services in the order of `struct lw_kernel`."""
 

@@ -14,6 +14,7 @@ from reference.host.host import Host
 from .gate import Gate
 from .handles import Handles
 from .layouts import ABI_VERSION, CALLBACKS, KEYED, MODELS, PAGE_FAULTS, DriverStruct
+from .structs import NotifierOperations
 
 if TYPE_CHECKING:
     from .driver import CDriver
@@ -57,6 +58,8 @@ class Library:
         self.gate = Gate()
         self.drivers: dict[int, CDriver] = {}
         """The drivers of the run, by the address of their `struct lw_device`."""
+        self._operations: dict[int, NotifierOperations] = {}
+        """Those of `mmu_notifier_get`, by address."""
         self._loaded: ctypes.PyDLL | None = None
         self._run: _Run | None = None
         self.claims = self._claims(self._load())
@@ -73,10 +76,18 @@ class Library:
             raise RuntimeError(f"{self.path}: one run begins inside another")
         self.gate.visits = 0
         self.drivers.clear()
+        self._operations.clear()
         self.gate.table.page_size = host.geometry.page_size
         struct = self._load()
         callbacks = {name: CALLBACKS[name](getattr(struct, name)) for name in self.claims.callbacks}
         return _Run(host, Handles(), callbacks)
+
+    def operations(self, address: int) -> NotifierOperations:
+        """What stands for a `struct mmu_notifier_ops`, the same for every device."""
+        found = self._operations.get(address)
+        if found is None:
+            found = self._operations[address] = NotifierOperations(address)
+        return found
 
     def _load(self) -> DriverStruct:
         """Load the library anew and ask it for its driver."""

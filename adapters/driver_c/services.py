@@ -229,16 +229,33 @@ class Services:
         space = self._mm(driver, mm, service)
         struct = NotifierStruct.from_address(_shared(notifier, frame, service))
         made = Notifier(driver, notifier or 0, _required(struct.ops, service), mm or 0)
-        struct.lw_handle, struct.mm = driver.handles.new(made), mm
         answer = driver.kernel.mmu_notifier_register(made, space)
         if answer:
-            driver.handles.drop(struct.lw_handle)
-            struct.lw_handle = 0
+            made.forget()
         return answer
 
     def mmu_notifier_unregister(self, driver: CDriver, notifier: int | None) -> None:
         found = self._find(driver, notifier, Notifier, "mmu_notifier_unregister")
         driver.kernel.mmu_notifier_unregister(found)
+
+    def mmu_notifier_get(self, driver: CDriver, ops: int | None, mm: int | None, frame: int) -> int:
+        """Address of a `struct mmu_notifier`, or a negative errno (`ERR_PTR`)."""
+        service = "mmu_notifier_get"
+        space = self._mm(driver, mm, service)
+        found = driver.library.operations(_required(ops, service))
+        found.driver = driver
+        notifier = driver.kernel.mmu_notifier_get(found, space)
+        if isinstance(notifier, int):
+            return notifier
+        assert isinstance(notifier, Notifier)
+        return _shared(notifier.address, frame, service)
+
+    def mmu_notifier_put(self, driver: CDriver, notifier: int | None) -> None:
+        found = self._find(driver, notifier, Notifier, "mmu_notifier_put")
+        driver.kernel.mmu_notifier_put(found)
+
+    def mmu_notifier_synchronize(self, driver: CDriver) -> None:
+        driver.kernel.mmu_notifier_synchronize()
 
     # Pages
 

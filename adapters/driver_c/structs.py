@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 from reference.host.broken import Broken
 from reference.host.notifiers import IntervalNotifier, ListNotifier
 from reference.host.ranges import Range
+from reference.host.space import AddressSpace
 
 from .layouts import (
+    ALLOC_CALLBACK,
     INTERVAL_CALLBACK,
     LIST_CALLBACKS,
     IntervalOpsStruct,
     NotifierOpsStruct,
+    NotifierStruct,
     RangeStruct,
 )
 
 if TYPE_CHECKING:
     from .driver import CDriver
 
-__all__ = ["Interval", "Notifier", "WaitQueue", "range_struct"]
+__all__ = ["Interval", "Notifier", "NotifierOperations", "WaitQueue", "range_struct"]
 
 _BLOCKABLE = 1
+_MAX_ERRNO = 4095
 
 
 class WaitQueue:
@@ -64,8 +68,11 @@ class Notifier(ListNotifier):
 
     def __init__(self, driver: CDriver, address: int, ops: int, mm: int) -> None:
         self._driver = driver
-        self._address = address
+        self.address = address
         self._mm = mm
+        self._struct = NotifierStruct.from_address(address)
+        self._struct.lw_handle, self._struct.mm = driver.handles.new(self), mm
+        self._struct.ops = ops
         table = NotifierOpsStruct.from_address(ops)
         self._callbacks = {
             name: prototype(getattr(table, name))
@@ -76,7 +83,7 @@ class Notifier(ListNotifier):
             setattr(self, name, getattr(self, f"_{name}"))
 
     def _call(self, name: str, *arguments: int) -> Any:
-        return self._driver.call(self._callbacks[name], self._address, *arguments)
+        return self._driver.call(self._callbacks[name], self.address, *arguments)
 
     def _release(self) -> None:
         self._call("release", self._mm)
@@ -103,7 +110,36 @@ class Notifier(ListNotifier):
         self._call("arch_invalidate_secondary_tlbs", self._mm, start, end)
 
     def _free_notifier(self) -> None:
+        self.forget()
         self._call("free_notifier")
+
+    def forget(self) -> None:
+        """The structure stands for nothing any more."""
+        self._driver.handles.drop(self._struct.lw_handle)
+        self._struct.lw_handle = 0
+
+
+class NotifierOperations:
+    """`struct mmu_notifier_ops` as `mmu_notifier_get` needs it."""
+
+    def __init__(self, ops: int) -> None:
+        callback = NotifierOpsStruct.from_address(ops).alloc_notifier
+        if not callback:
+            raise Broken("W6", "mmu_notifier_get: ops has no alloc_notifier")
+        self._callback = ALLOC_CALLBACK(callback)
+        self._address = ops
+        self.driver: CDriver
+        """Whose call of `mmu_notifier_get` it is."""
+
+    def alloc_notifier(self, mm: AddressSpace) -> Notifier | int:
+        driver, handle = self.driver, self.driver.handles.of(mm)
+        address = driver.call(self._callback, handle) or 0
+        error = (1 << 64) - address
+        if error <= _MAX_ERRNO:
+            return -error
+        if not address:
+            raise Broken("W6", "alloc_notifier gives NULL")
+        return Notifier(driver, address, self._address, handle)
 
 
 def range_struct(driver: CDriver, range_: Range) -> RangeStruct:

@@ -27,6 +27,23 @@ _Static_assert(sizeof(unsigned long) == 8 && sizeof(void *) == 8, "64 bits");
 
 /* ---- Types ---- */
 
+#define LW_MAX_ERRNO 4095ul
+
+static inline void *ERR_PTR(long error)
+{
+    return (void *)error;
+}
+
+static inline long PTR_ERR(const void *pointer)
+{
+    return (long)pointer;
+}
+
+static inline bool IS_ERR(const void *pointer)
+{
+    return (unsigned long)pointer >= -LW_MAX_ERRNO;
+}
+
 typedef uint64_t dma_addr_t;
 typedef unsigned int gfp_t;
 typedef unsigned int vm_fault_t;
@@ -134,7 +151,9 @@ struct mmu_notifier_ops {
                        unsigned long address);
     void (*arch_invalidate_secondary_tlbs)(struct mmu_notifier *notifier, struct mm_struct *mm,
                                            unsigned long start, unsigned long end);
-    void (*free_notifier)(struct mmu_notifier *notifier);
+    void (*free_notifier)(struct mmu_notifier *notifier); /* may not sleep */
+    /* For mmu_notifier_get(): in memory of kmalloc(), or an ERR_PTR(). */
+    struct mmu_notifier *(*alloc_notifier)(struct mm_struct *mm);
 };
 
 struct mmu_notifier {
@@ -299,6 +318,13 @@ struct lw_kernel {
     void (*device_flush)(struct lw_device *device, unsigned long start, unsigned long end);
     /* How the device reaches a page of its own memory; 0 if the page is not there. */
     dma_addr_t (*device_local_address)(struct lw_device *device, struct page *page);
+
+    /* Further services: new ones come last, so that compiled drivers still find the others. */
+    struct mmu_notifier *(*mmu_notifier_get)(const struct mmu_notifier_ops *ops,
+                                             struct mm_struct *mm,
+                                             const void *frame); /* or an ERR_PTR() */
+    void (*mmu_notifier_put)(struct mmu_notifier *notifier); /* does not sleep */
+    void (*mmu_notifier_synchronize)(void);
 };
 
 extern const struct lw_kernel *lw_kernel __attribute__((visibility("hidden")));

@@ -81,6 +81,9 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 #define mmu_interval_set_seq(...) lw_kernel->mmu_interval_set_seq(__VA_ARGS__)
 #define mmu_notifier_register(notifier, mm) lw_kernel->mmu_notifier_register(notifier, mm, LW_FRAME)
 #define mmu_notifier_unregister(...) lw_kernel->mmu_notifier_unregister(__VA_ARGS__)
+#define mmu_notifier_get(ops, mm) lw_kernel->mmu_notifier_get(ops, mm, LW_FRAME)
+#define mmu_notifier_put(...) lw_kernel->mmu_notifier_put(__VA_ARGS__)
+#define mmu_notifier_synchronize(...) lw_kernel->mmu_notifier_synchronize(__VA_ARGS__)
 
 /* Pages */
 #define hmm_range_fault(...) lw_kernel->hmm_range_fault(__VA_ARGS__)

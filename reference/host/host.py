@@ -23,6 +23,7 @@ from reference.trace import Effect
 
 from .broken import Broken
 from .locks import Locks
+from .notifiers import Unlinked
 from .ranges import BASE, Range
 from .record import Record, What
 from .space import AddressSpace
@@ -49,6 +50,9 @@ class Host(MemoryManager):
         self.history: list[Effect] = []
         self.devices: list[Device] = []
         self.live_subscriptions: set[int] = set()
+        self.unlinked = Unlinked(self)
+        self.gets: Counter[int] = Counter()
+        """By subscription, how often it was got and not put."""
         self.held: Counter[int] = Counter()
         """References that drivers took, by frame number."""
         self.zero_pins = 0

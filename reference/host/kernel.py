@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import hmm, migrate
 from .broken import Broken
 from .locks import Mutex, ReadWriteSemaphore, SpinLock
-from .notifiers import IntervalNotifier, IntervalOps, ListNotifier
+from .notifiers import IntervalNotifier, IntervalOps, ListNotifier, NotifierOps
 from .pins import pin_user_pages, unpin_user_page
 from .record import What
 from .space import AddressSpace
@@ -219,8 +219,45 @@ class Kernel:
         self._point("mmu_notifier_unregister")
         if notifier.mm is None:
             raise Broken("L4", "a notifier is unregistered that is not registered")
+        if notifier.ops is not None:
+            raise Broken("L5", "a notifier of mmu_notifier_get is unregistered, and not put")
         notifier.mm.subscriptions.unregister(notifier)
         self._host.live_subscriptions.discard(notifier.number)
+
+    def mmu_notifier_get(self, ops: NotifierOps, mm: AddressSpace) -> ListNotifier | int:
+        """The notifier of an address space and these operations (L5), or a negative errno."""
+        self._point("mmu_notifier_get")
+        notifier = mm.subscriptions.get(ops)
+        if isinstance(notifier, int):
+            return notifier
+        if notifier.users == 1:
+            notifier.number = self._host.next_subscription()
+            self._inserted(notifier.number, mm, 0, (1 << 64) - 1, 0)
+        self._host.gets[notifier.number] += 1
+        self._host.record(What.OBTAINED, notifier.number, self._device.number)
+        return notifier
+
+    def mmu_notifier_put(self, notifier: ListNotifier) -> None:
+        """Gives back what `mmu_notifier_get` gave, or `mmu_notifier_register` made.
+
+        It does not sleep.  After the last one `free_notifier` is called, later (L6).
+        """
+        host, mm = self._host, notifier.mm
+        if mm is None or not notifier.users:
+            raise Broken("L5", "mmu_notifier_put of a notifier without users")
+        if notifier.free_notifier is None:
+            raise Broken("L6", "mmu_notifier_put of a notifier without free_notifier")
+        self._point("mmu_notifier_put")
+        host.record(What.DROPPED, notifier.number, self._device.number, notifier.users - 1)
+        if notifier.ops is not None:
+            host.gets[notifier.number] -= 1
+        mm.subscriptions.put(notifier)
+        self._point("mmu_notifier_put")
+
+    def mmu_notifier_synchronize(self) -> None:
+        """Sleeps until all that was put for the last time is freed."""
+        self._point("mmu_notifier_synchronize")
+        self._host.unlinked.synchronize()
 
     # Pages
 

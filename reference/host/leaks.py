@@ -28,8 +28,7 @@ def leaks(host: Host) -> None:
 def _found(host: Host) -> Iterator[tuple[str, str]]:
     for lock in host.locks.held_at_end():
         yield "W3", f"{lock} is still held at the end"
-    for number in sorted(host.live_subscriptions):
-        yield "W5", f"subscription {number} is still there after the device was closed"
+    yield from _of_subscriptions(host)
     for space in host.spaces.values():
         yield from _of_space(space)
     for device in host.devices:
@@ -42,6 +41,14 @@ def _found(host: Host) -> Iterator[tuple[str, str]]:
             yield "W5", f"frame {frame.number} is still pinned"
         if frame.locked is not None:
             yield "W3", f"frame {frame.number} is still locked"
+
+
+def _of_subscriptions(host: Host) -> Iterator[tuple[str, str]]:
+    for number, count in sorted(host.gets.items()):
+        if count:
+            yield "L5", f"subscription {number} was got {count} times more than it was put"
+    for number in sorted(host.live_subscriptions):
+        yield "W5", f"subscription {number} is still there after the device was closed"
 
 
 def _of_space(space: AddressSpace) -> Iterator[tuple[str, str]]:

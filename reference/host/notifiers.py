@@ -11,19 +11,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from reference.operations import Event
+from reference.schedule import KERNEL
 
 from .broken import Broken
-from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
+from .locks import FREE_NOTIFIER, INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
-from .tasks import Task
+from .tasks import Job, Task
 
 if TYPE_CHECKING:
     from .host import Host
     from .space import AddressSpace
 
-__all__ = ["IntervalNotifier", "ListNotifier", "Subscriptions"]
+__all__ = ["IntervalNotifier", "ListNotifier", "NotifierOps", "Subscriptions", "Unlinked"]
 
 AGAIN = -errno.EAGAIN
 
@@ -66,8 +67,22 @@ class ListNotifier:
     free_notifier: Callable[[], None] | None = None
     number = 0
     users = 0
+    """References: of `mmu_notifier_register`, or of every `mmu_notifier_get`."""
+    ops: NotifierOps | None = None
+    """What it was allocated by, if `mmu_notifier_get` had it made."""
     mm: AddressSpace | None = None
     released = False
+
+
+class NotifierOps(Protocol):
+    """What `mmu_notifier_get` needs of `struct mmu_notifier_ops`.
+
+    Which object it is tells the notifiers of an address space apart (L5).
+    """
+
+    def alloc_notifier(self, mm: AddressSpace) -> ListNotifier | int:
+        """A new notifier, or a negative errno; mmap_lock is held for writing."""
+        ...
 
 
 class Callback:
@@ -88,6 +103,60 @@ class Callback:
         self._task.callbacks -= 1
         if self._atomic in self._task.atomic:
             self._task.atomic.remove(self._atomic)
+
+
+class Unlinked:
+    """Notifiers that were put for the last time: what `call_srcu` keeps until it frees them (L6).
+
+    Callbacks of theirs may still be running, beside whoever has put them.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiting: list[ListNotifier] = []
+        self._being_freed = 0
+
+    def add(self, notifier: ListNotifier) -> None:
+        self._waiting.append(notifier)
+        operation = self._host.record.operation
+        free = Job(operation, self._free, lambda: not _is_walked(notifier))
+        self._host.tasks.add(KERNEL, free, first=True)
+
+    def _free(self) -> None:
+        """`mmu_notifier_free_rcu`, of all whose callbacks have returned."""
+        for notifier in self._ready():
+            self._waiting.remove(notifier)
+            self._being_freed += 1
+            free_notifier(self._host, notifier)
+            notifier.mm = notifier.ops = None
+            self._host.live_subscriptions.discard(notifier.number)
+            self._host.record(What.FREED, notifier.number)
+            self._being_freed -= 1
+
+    def _ready(self) -> list[ListNotifier]:
+        return [notifier for notifier in self._waiting if not _is_walked(notifier)]
+
+    def synchronize(self) -> None:
+        """`mmu_notifier_synchronize`: all of them are freed when it returns."""
+        self._host.locks.might_sleep("mmu_notifier_synchronize")
+        while self._waiting or self._being_freed:
+            if not self._ready():
+                self._host.locks.block(None, self._goes_on, "mmu_notifier_synchronize")
+            self._free()
+
+    def _goes_on(self) -> bool:
+        return bool(self._ready()) or not (self._waiting or self._being_freed)
+
+
+def _is_walked(notifier: ListNotifier) -> bool:
+    return notifier.mm is not None and notifier.mm.subscriptions.is_walked(notifier)
+
+
+def free_notifier(host: Host, notifier: ListNotifier) -> None:
+    """Let the driver free a notifier; it may not sleep."""
+    assert notifier.free_notifier is not None
+    with Callback(host.tasks.task, FREE_NOTIFIER):
+        notifier.free_notifier()
 
 
 class Subscriptions:
@@ -273,9 +342,13 @@ class Subscriptions:
     def _all_locks(self) -> Iterator[None]:
         """`mm_take_all_locks`: nothing is being invalidated when a first subscriber comes."""
         with self._mm.mmap_lock.writing():
-            if self._open:
-                self._host.locks.block(None, lambda: not self._open, "mm_take_all_locks")
+            self._await_quiet()
             yield
+
+    def _await_quiet(self) -> None:
+        """Sleep until no range is open."""
+        if self._open:
+            self._host.locks.block(None, lambda: not self._open, "mm_take_all_locks")
 
     def remove(self, notifier: IntervalNotifier) -> None:
         """`mmu_interval_notifier_remove`: no callback runs when it returns (I14)."""
@@ -325,14 +398,48 @@ class Subscriptions:
             raise Broken("L1", "mmu_notifier_register is called with mmap_lock held")
         if self._host.fails("insert"):
             return -errno.ENOMEM
-        with self._all_locks():
-            if not self._mm.users:
-                return -errno.EINVAL
-            notifier.mm = self._mm
-            notifier.users = 1
-            notifier.released = False
-            self.notifiers.append(notifier)
+        with self._mm.mmap_lock.writing():
+            return self._enter(notifier)
+
+    def get(self, ops: NotifierOps) -> ListNotifier | int:
+        """`mmu_notifier_get`: one for each set of operations, made if there is none (L5)."""
+        if self._mm.mmap_lock.held():
+            raise Broken("L1", "mmu_notifier_get is called with mmap_lock held")
+        with self._mm.mmap_lock.writing():
+            found = next((each for each in self.notifiers if each.ops is ops), None)
+            if found is not None:
+                found.users += 1
+                return found
+            made = ops.alloc_notifier(self._mm)
+            if isinstance(made, int):
+                return made
+            if made.users or made.free_notifier is None:
+                what = "is in use" if made.users else "has no free_notifier"
+                raise Broken("L5", f"alloc_notifier gives a notifier that {what}")
+            answer = -errno.ENOMEM if self._host.fails("insert") else self._enter(made)
+            if answer:
+                free_notifier(self._host, made)
+                return answer
+            made.ops = ops
+            return made
+
+    def _enter(self, notifier: ListNotifier) -> int:
+        """`__mmu_notifier_register`, with mmap_lock held for writing."""
+        self._await_quiet()
+        if not self._mm.users:
+            return -errno.EINVAL
+        notifier.mm = self._mm
+        notifier.users = 1
+        notifier.released = False
+        self.notifiers.append(notifier)
         return 0
+
+    def put(self, notifier: ListNotifier) -> None:
+        """`mmu_notifier_put`, which does not sleep (L6)."""
+        notifier.users -= 1
+        if not notifier.users:
+            self.notifiers.remove(notifier)
+            self._host.unlinked.add(notifier)
 
     def unregister(self, notifier: ListNotifier) -> None:
         """`mmu_notifier_unregister`: release first, and no callback runs afterwards (L4)."""
@@ -344,12 +451,13 @@ class Subscriptions:
         self._release_one(notifier)
         if notifier in self.notifiers:
             self.notifiers.remove(notifier)
-        if self._is_walked(notifier):
-            host.locks.block(None, lambda: not self._is_walked(notifier), "synchronize_srcu")
+        notifier.users = 0
+        if self.is_walked(notifier):
+            host.locks.block(None, lambda: not self.is_walked(notifier), "synchronize_srcu")
         notifier.mm = None
         host.record(What.REMOVED, notifier.number)
 
-    def _is_walked(self, notifier: ListNotifier) -> bool:
+    def is_walked(self, notifier: ListNotifier) -> bool:
         return any(notifier in walk for walk in self._walks)
 
     def _release_one(self, notifier: ListNotifier) -> None:

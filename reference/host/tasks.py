@@ -165,12 +165,12 @@ class Tasks:
     def __iter__(self) -> Iterator[Task]:
         return iter(self._tasks.values())
 
-    def add(self, actor: int, job: Job) -> None:
-        """Give an actor one more job."""
+    def add(self, actor: int, job: Job, *, first: bool = False) -> None:
+        """Give an actor one more job, behind those that it has or before them."""
         task = self._tasks.get(actor)
         if task is None:
             task = self._tasks[actor] = Task(actor)
-        task.jobs.append(job)
+        task.jobs.insert(0 if first else len(task.jobs), job)
         self.most_steps += STEPS_EACH
 
     # The run

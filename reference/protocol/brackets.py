@@ -70,7 +70,11 @@ class Brackets(Checker):
             self.count("S7")
 
     def _siblings(self, subscription: Subscription) -> list[Subscription]:
-        return self.state.of_device(subscription.device)
+        return [
+            each
+            for each in self.state.subscriptions.values()
+            if each.devices.keys() & subscription.devices.keys()
+        ]
 
     def finish(self, _index: int, entry: Entry) -> None:
         range_ = self.state.ranges.get(int(entry.arguments[0]))
@@ -95,17 +99,25 @@ class Brackets(Checker):
         if entry.arguments[2] != 1:
             self._refused(call, entry)
             return
+        mirrors = self.state.told_by(call.subscription)
+        self._count_returned(call, mirrors)
+        range_ = call.range
+        rule = "S9" if call.failed else "E1" if range_.event == Event.UNKNOWN else "I12"
+        for mirror in mirrors:
+            slots = self._to_be_quiet(mirror, call)
+            when = f"when its callback for {range_} returned"
+            self._check_quiet(mirror, range_, slots, when, rule)
+
+    def _to_be_quiet(self, mirror: Mirror, call: Call) -> list[int]:
+        """Slots of which nobody else tells a device any more."""
         range_, subscription = call.range, call.subscription
-        mirror = self.state.mirror(subscription.device)
-        self._count_returned(call, mirror)
-        waiting = [each for each in self._siblings(subscription) if self._is_to_come(each, call)]
-        slots = [
+        siblings = self.state.of_device(mirror.number)
+        waiting = [each for each in siblings if self._is_to_come(each, call)]
+        return [
             slot
             for slot in mirror.slots(range_.first, range_.end)
             if subscription.covers(slot) and not any(other.covers(slot) for other in waiting)
         ]
-        rule = "S9" if call.failed else "E1" if range_.event == Event.UNKNOWN else "I12"
-        self._check_quiet(mirror, range_, slots, f"when its callback for {range_} returned", rule)
 
     def _is_to_come(self, other: Subscription, call: Call) -> bool:
         """Whether another subscription's callback for the range may still have to come."""
@@ -124,13 +136,13 @@ class Brackets(Checker):
         for exercised in (rule, "B7", "B8") if call.subscription.listed else (rule, "B9"):
             self.count(*call.range.cells(exercised))
 
-    def _count_returned(self, call: Call, mirror: Mirror) -> None:
+    def _count_returned(self, call: Call, mirrors: list[Mirror]) -> None:
         """What the driver had to drop is what puts it to the test."""
         range_, mapped = call.range, call.mapped
         if not self.invalidated:
             return
         rules = ["E1" if range_.event == Event.UNKNOWN else f"E.{range_.name}"]
-        if range_.is_own(mirror):
+        if range_.is_own_of(mirrors):
             rules.append("E2")
         elif range_.event not in PROTECTING:
             rules.append("I12")
@@ -197,7 +209,8 @@ class Brackets(Checker):
             return
         if not range_.called:
             return
-        for device in {self.state.subscriptions[each].device for each in self._called(range_)}:
+        called = map(self.state.subscriptions.__getitem__, self._called(range_))
+        for device in {device for each in called for device in each.devices}:
             mirror = self.state.mirror(device)
             told = [each for each in self.state.of_device(device) if each.number in range_.called]
             slots = [

@@ -110,7 +110,7 @@ class Intervals(Checker):
         if call is None or call.subscription.listed or entry.arguments[2] != 1:
             return
         range_, subscription = call.range, call.subscription
-        own = range_.is_own(self.state.mirror(subscription.device))
+        own = range_.is_own_of(self.state.told_by(subscription))
         if not call.sequence_set and not (own and self.profile == Profile.TOLERANT):
             raise Breach("I6", f"the callback for {range_} returned without mmu_interval_set_seq")
         self.count("I6")

@@ -24,6 +24,8 @@ class Life(Checker):
         What.READ_BEGIN: "read_begin",
         What.REMOVE: "remove",
         What.REMOVED: "removed",
+        What.DROPPED: "dropped",
+        What.FREED: "freed",
         What.RELEASE: "release",
         What.ALLOCATE: "allocate",
         What.COLLECT: "collect",
@@ -84,14 +86,28 @@ class Life(Checker):
 
     def removed(self, _index: int, entry: Entry) -> None:
         subscription = self.state.subscriptions.get(int(entry.arguments[0]))
-        if subscription is None or not subscription.listed or not self.invalidated:
-            return
-        mirror = self.state.mirror(subscription.device)
-        self.count("L4")
-        if len(self.state.of_device(subscription.device)) == 1:
-            for way, (_table, slot), _translation in mirror.reachable():
-                text = f"device {mirror.number} still has page {slot} in {way}"
-                raise Breach("L4", f"{text} when its notifier is unregistered")
+        if subscription is not None and subscription.listed and self.invalidated:
+            self.count("L4")
+            for device in subscription.devices:
+                self._check_let_go(device, "when its notifier is unregistered")
+
+    def _check_let_go(self, device: int, when: str) -> None:
+        """What nobody would tell a device of any more is out of its reach."""
+        if len(self.state.of_device(device)) == 1:
+            for way, (_table, slot), _translation in self.state.mirror(device).reachable():
+                raise Breach("L4", f"device {device} still has page {slot} in {way} {when}")
+
+    # Get and put
+
+    def dropped(self, _index: int, entry: Entry) -> None:
+        number, device, left = map(int, entry.arguments)
+        subscription = self.state.subscriptions[number]
+        self.count("L5")
+        if self.invalidated and (not left or subscription.devices[device] == 1):
+            self._check_let_go(device, "when its notifier is put")
+
+    def freed(self, _index: int, entry: Entry) -> None:
+        self.count("L6")
 
     def release(self, _index: int, entry: Entry) -> None:
         kinds = {

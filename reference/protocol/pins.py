@@ -93,13 +93,13 @@ class Pins(Checker):
         touched = entry.arguments[_FRAME_OF[entry.what]]
         frame = int(touched)
         kept = self.state.pins[frame] or self.state.references[frame]
-        if frame in range_.frames.get(subscription.device, ()) and not kept:
+        if not kept and any(frame in range_.frames.get(each, ()) for each in subscription.devices):
             text = f"the end callback for {range_} touches frame {frame}"
             raise Breach("S3", f"{text}, which is not the range's any more")
 
     def ended(self, _index: int, entry: Entry) -> None:
         ending = self.state.endings.get(entry.actor)
-        if ending is not None and ending[1].frames.get(ending[0].device):
+        if ending is not None and any(map(ending[1].frames.get, ending[0].devices)):
             self.count("S3")
 
     def _check_held(self, frame: int | None, what: str) -> None:

@@ -103,7 +103,8 @@ class Subscription:
     """An interval subscription, or a list notifier (`listed`)."""
 
     number: int
-    device: int
+    devices: Counter[int]
+    """Those whose drivers it tells, each with how often it was got for them."""
     space: int
     first: int
     end: int
@@ -113,6 +114,8 @@ class Subscription:
     released: bool = False
     """It was told that the address space dies."""
     removing: bool = False
+    got: int = 0
+    """How often mmu_notifier_get has given it."""
     heard: list[Invalidation] = field(default_factory=list)
 
     def covers(self, slot: int) -> bool:
@@ -153,6 +156,10 @@ class Open:
         """Whether the device's driver may skip it, as its own doing (E2)."""
         return self.event in OWNED and self.owner == mirror.owner
 
+    def is_own_of(self, mirrors: Iterable[Mirror]) -> bool:
+        """Whether it is the doing of one of these devices."""
+        return any(map(self.is_own, mirrors))
+
     def cells(self, rule: str, slots: Iterable[int] | None = None) -> Iterator[str]:
         """A rule with event, flag and each state that a page of these slots, or any, is in."""
         blockable = "blockable" if self.blockable else "nonblock"
@@ -188,7 +195,7 @@ class Call:
 
 def _stranger(number: int, *, listed: bool) -> Subscription:
     """What a callback belongs to whose subscription is not there."""
-    return Subscription(number, -1, -1, 0, 0, listed=listed)
+    return Subscription(number, Counter(), -1, 0, 0, listed=listed)
 
 
 class State:
@@ -221,7 +228,11 @@ class State:
 
     def of_device(self, device: int) -> list[Subscription]:
         """The subscriptions of a device that are there."""
-        return [each for each in self.subscriptions.values() if each.device == device]
+        return [each for each in self.subscriptions.values() if device in each.devices]
+
+    def told_by(self, subscription: Subscription) -> list[Mirror]:
+        """The devices that a subscription tells of changes."""
+        return [self.mirror(device) for device in subscription.devices]
 
     def call(self, actor: int) -> Call | None:
         """The callback that an actor is in."""
@@ -251,12 +262,17 @@ class State:
         held = frozenset(self.held[actor])
         found = self.range_for(range_, subscription)
         first, end = max(found.first, subscription.first), min(found.end, subscription.end)
-        mirror = self.mirror(subscription.device)
-        mapped = mirror.mapped(first, end)
-        busy = any(slot in mapped for places in mirror.jobs.values() for _, slot in places)
-        self.calls[actor].append(Call(subscription, found, sequence, held, mapped, busy))
-        if mapped:
-            found.frames.setdefault(mirror.number, set()).update(mirror.frames(mapped))
+        reached: set[int] = set()
+        busy = False
+        for mirror in self.told_by(subscription):
+            mapped = mirror.mapped(first, end)
+            busy |= any(slot in mapped for places in mirror.jobs.values() for _, slot in places)
+            if mapped:
+                found.frames.setdefault(mirror.number, set()).update(mirror.frames(mapped))
+                reached |= mapped
+        self.calls[actor].append(
+            Call(subscription, found, sequence, held, frozenset(reached), busy)
+        )
 
     def _returned(self, index: int, actor: int, _number: int, _range: int, answer: int) -> None:
         if not self.calls[actor]:
@@ -268,7 +284,7 @@ class State:
             return
         range_.called.add(subscription.number)
         subscription.released |= range_.event == Event.RELEASE and range_.space in self.dead
-        if not range_.is_own(self.mirror(subscription.device)):
+        if not range_.is_own_of(self.told_by(subscription)):
             subscription.heard.append(Invalidation(index, range_.number, range_.first, range_.end))
 
     def _started(self, _index: int, _actor: int, number: int, answer: int) -> None:
@@ -296,7 +312,7 @@ class State:
     def _insert(self, _index: int, _actor: int, number: int, *rest: int) -> None:
         device, space, first, end, sequence = rest
         self.subscriptions[number] = Subscription(
-            number, device, space, first, end, listed=sequence == 0
+            number, Counter([device]), space, first, end, listed=sequence == 0
         )
 
     def _remove(self, _index: int, _actor: int, number: int) -> None:
@@ -305,6 +321,20 @@ class State:
 
     def _removed(self, _index: int, _actor: int, number: int) -> None:
         self.subscriptions.pop(number, None)
+
+    def _obtained(self, _index: int, _actor: int, number: int, device: int) -> None:
+        subscription = self.subscriptions[number]
+        subscription.got += 1
+        # Who had it made is among the devices since it was inserted.
+        if subscription.got > 1:
+            subscription.devices[device] += 1
+
+    def _dropped(self, _index: int, _actor: int, number: int, device: int, left: int) -> None:
+        subscription = self.subscriptions[number]
+        subscription.devices[device] -= 1
+        if subscription.devices[device] <= 0:
+            del subscription.devices[device]
+        subscription.removing |= not left
 
     def _begin(self, _index: int, _actor: int, number: int, _sequence: int) -> None:
         if number in self.subscriptions:
@@ -428,6 +458,9 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.INSERT: "_insert",
         What.REMOVE: "_remove",
         What.REMOVED: "_removed",
+        What.OBTAINED: "_obtained",
+        What.DROPPED: "_dropped",
+        What.FREED: "_removed",
         What.RELEASE: "_release",
         What.READ_BEGIN: "_begin",
         What.SET_SEQUENCE: "_set",
