@@ -10,8 +10,8 @@ from reference.host.hardware import LOCAL
 from reference.operations import Event, Kind
 from reference.outcomes import Status
 from reference.protocol import Profile, check, missing
-from reference.protocol import state as protocol_state
 from reference.protocol.coverage import CONDITIONS, REQUIRED, UNTESTED, count
+from reference.protocol.mirror import LOCAL as CHECKED
 from reference.record import Entry, What
 from reference.rules import RULES
 from reference.schedule import DEVICE, ENGINE
@@ -411,7 +411,7 @@ def test_coverage_names_rules_that_exist() -> None:
 
 
 def test_the_checker_and_the_hardware_agree_on_local_addresses() -> None:
-    assert protocol_state.LOCAL == LOCAL
+    assert CHECKED == LOCAL
 
 
 @pytest.mark.parametrize(

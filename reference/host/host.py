@@ -23,12 +23,12 @@ from reference.trace import Effect
 
 from .broken import Broken
 from .locks import Locks
-from .notifiers import Unlinked
 from .ranges import BASE, Range
 from .record import Record, What
 from .space import AddressSpace
 from .states import rights
 from .tasks import Tasks
+from .unlinked import Unlinked
 
 if TYPE_CHECKING:
     from .hardware import Device

@@ -11,20 +11,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from reference.operations import Event
-from reference.schedule import KERNEL
 
 from .broken import Broken
 from .locks import FREE_NOTIFIER, INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
-from .tasks import Job, Task
+from .tasks import Task
 
 if TYPE_CHECKING:
     from .host import Host
     from .space import AddressSpace
 
-__all__ = ["IntervalNotifier", "ListNotifier", "NotifierOps", "Subscriptions", "Unlinked"]
+__all__ = ["IntervalNotifier", "ListNotifier", "NotifierOps", "Subscriptions", "free_notifier"]
 
 AGAIN = -errno.EAGAIN
 
@@ -103,53 +102,6 @@ class Callback:
         self._task.callbacks -= 1
         if self._atomic in self._task.atomic:
             self._task.atomic.remove(self._atomic)
-
-
-class Unlinked:
-    """Notifiers that were put for the last time: what `call_srcu` keeps until it frees them (L6).
-
-    Callbacks of theirs may still be running, beside whoever has put them.
-    """
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._waiting: list[ListNotifier] = []
-        self._being_freed = 0
-
-    def add(self, notifier: ListNotifier) -> None:
-        self._waiting.append(notifier)
-        operation = self._host.record.operation
-        free = Job(operation, self._free, lambda: not _is_walked(notifier))
-        self._host.tasks.add(KERNEL, free, first=True)
-
-    def _free(self) -> None:
-        """`mmu_notifier_free_rcu`, of all whose callbacks have returned."""
-        for notifier in self._ready():
-            self._waiting.remove(notifier)
-            self._being_freed += 1
-            free_notifier(self._host, notifier)
-            notifier.mm = notifier.ops = None
-            self._host.live_subscriptions.discard(notifier.number)
-            self._host.record(What.FREED, notifier.number)
-            self._being_freed -= 1
-
-    def _ready(self) -> list[ListNotifier]:
-        return [notifier for notifier in self._waiting if not _is_walked(notifier)]
-
-    def synchronize(self) -> None:
-        """`mmu_notifier_synchronize`: all of them are freed when it returns."""
-        self._host.locks.might_sleep("mmu_notifier_synchronize")
-        while self._waiting or self._being_freed:
-            if not self._ready():
-                self._host.locks.block(None, self._goes_on, "mmu_notifier_synchronize")
-            self._free()
-
-    def _goes_on(self) -> bool:
-        return bool(self._ready()) or not (self._waiting or self._being_freed)
-
-
-def _is_walked(notifier: ListNotifier) -> bool:
-    return notifier.mm is not None and notifier.mm.subscriptions.is_walked(notifier)
 
 
 def free_notifier(host: Host, notifier: ListNotifier) -> None:
