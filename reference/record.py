@@ -24,7 +24,8 @@ class What(enum.IntEnum):
     END = 2  # kind of operation, status of its outcome
     START = 3  # range number, space, first, end, event, owner, blockable, state of each page
     CALLBACK = 4  # subscription, range number, current sequence (0: a list notifier)
-    RETURNED = 5  # subscription, range number, answer (1: done, 0: refused; else a negative errno)
+    RETURNED = 5  # subscription, range number, answer (1: done, 0: refused, 2: the first of two
+    # passes is, 3: it was all that there was to do; else a negative errno)
     STARTED = 6  # range number, answer (0 or a negative errno)
     CHANGE = 7  # space, first, end, event, rights of each page: entries of the CPU have changed
     FINISH = 8  # range number
@@ -79,6 +80,8 @@ class What(enum.IntEnum):
     FULL = 56  # device: no frame of its memory is free
     OBTAINED = 70  # subscription, device: mmu_notifier_get gives it
     DROPPED = 71  # subscription, device, users left: mmu_notifier_put
+    FINISHING = 73  # subscription, range number: the second of two passes begins
+    FINISHED = 74  # subscription, range number
     FREED = 72  # subscription: its free callback has run
 
 

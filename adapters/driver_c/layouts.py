@@ -21,9 +21,11 @@ __all__ = [
     "PROTOTYPES",
     "SERVICES",
     "STRUCTURES",
+    "TWO_PASSES",
     "DeviceStruct",
     "DriverStruct",
     "FaultStruct",
+    "FinishStruct",
     "HmmRangeStruct",
     "IntervalOpsStruct",
     "JobStruct",
@@ -152,6 +154,12 @@ CALLBACKS: dict[str, Prototype] = {
 INTERVAL_CALLBACK: Prototype = ctypes.PYFUNCTYPE(c_bool, c_void_p, c_void_p, c_uint64)
 """`invalidate` of `struct mmu_interval_notifier_ops`."""
 
+TWO_PASSES: tuple[Prototype, Prototype] = (
+    ctypes.PYFUNCTYPE(c_bool, c_void_p, c_void_p, c_uint64, c_void_p),
+    ctypes.PYFUNCTYPE(None, c_void_p),
+)
+"""`invalidate_start` and `invalidate_finish` of `struct mmu_interval_notifier_ops`."""
+
 LIST_CALLBACKS: dict[str, Prototype] = {
     "release": ctypes.PYFUNCTYPE(None, c_void_p, c_void_p),
     "invalidate_range_start": ctypes.PYFUNCTYPE(c_int, c_void_p, c_void_p),
@@ -172,9 +180,22 @@ compiled before it came do not have it."""
 
 
 class IntervalOpsStruct(ctypes.Structure):
-    """`struct mmu_interval_notifier_ops`."""
+    """`struct mmu_interval_notifier_ops`.
 
-    _fields_ = (("invalidate", c_void_p),)
+    Drivers that were compiled before there were two passes end with `invalidate`, which they have.
+    """
+
+    _fields_ = (
+        ("invalidate", c_void_p),
+        ("invalidate_start", c_void_p),
+        ("invalidate_finish", c_void_p),
+    )
+
+
+class FinishStruct(ctypes.Structure):
+    """`struct mmu_interval_notifier_finish`."""
+
+    _fields_ = (("notifier", c_void_p),)
 
 
 class NotifierOpsStruct(ctypes.Structure):
@@ -308,6 +329,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "mmu_interval_notifier": NotifierStruct,
     "mmu_notifier": NotifierStruct,
     "mmu_interval_notifier_ops": IntervalOpsStruct,
+    "mmu_interval_notifier_finish": FinishStruct,
     "mmu_notifier_ops": NotifierOpsStruct,
     "hmm_range": HmmRangeStruct,
     "migrate_vma": MigrateStruct,

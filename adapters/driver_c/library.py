@@ -14,7 +14,7 @@ from reference.host.host import Host
 from .gate import Gate
 from .handles import Handles
 from .layouts import ABI_VERSION, CALLBACKS, KEYED, MODELS, PAGE_FAULTS, DriverStruct
-from .structs import NotifierOperations
+from .structs import CFinish, NotifierOperations
 
 if TYPE_CHECKING:
     from .driver import CDriver
@@ -60,6 +60,8 @@ class Library:
         """The drivers of the run, by the address of their `struct lw_device`."""
         self._operations: dict[int, NotifierOperations] = {}
         """Those of `mmu_notifier_get`, by address."""
+        self.waiting: dict[int, CFinish] = {}
+        """By address, what waits for the second pass of an invalidation."""
         self._loaded: ctypes.PyDLL | None = None
         self._run: _Run | None = None
         self.claims = self._claims(self._load())
@@ -77,6 +79,7 @@ class Library:
         self.gate.visits = 0
         self.drivers.clear()
         self._operations.clear()
+        self.waiting.clear()
         self.gate.table.page_size = host.geometry.page_size
         struct = self._load()
         callbacks = {name: CALLBACKS[name](getattr(struct, name)) for name in self.claims.callbacks}

@@ -17,7 +17,7 @@ from reference.host.migrate import MigrateVma
 from reference.host.space import AddressSpace
 
 from .layouts import HmmRangeStruct, JobStruct, MigrateStruct, NotifierStruct, VmaStruct
-from .structs import Interval, Notifier, WaitQueue
+from .structs import Interval, Notifier, WaitQueue, interval
 
 if TYPE_CHECKING:
     from .driver import CDriver
@@ -185,42 +185,42 @@ class Services:
     ) -> int:
         service = "mmu_interval_notifier_insert"
         space = self._mm(driver, mm, service)
-        interval = Interval(driver, _shared(notifier, frame, service), _required(ops, service))
+        made = interval(driver, _shared(notifier, frame, service), _required(ops, service))
         # Callbacks may come before this returns: let them find it complete.
-        struct = NotifierStruct.from_address(interval.address)
-        struct.lw_handle, struct.mm, struct.ops = driver.handles.new(interval), mm, ops
-        found = driver.kernel.mmu_interval_notifier_insert(interval, space, start, length)
+        struct = NotifierStruct.from_address(made.address)
+        struct.lw_handle, struct.mm, struct.ops = driver.handles.new(made), mm, ops
+        found = driver.kernel.mmu_interval_notifier_insert(made, space, start, length)
         if isinstance(found, int):
             driver.handles.drop(struct.lw_handle)
             struct.lw_handle = 0
             return found
-        interval.notifier = found
+        made.notifier = found
         return 0
 
     def mmu_interval_notifier_remove(self, driver: CDriver, notifier: int | None) -> None:
         service = "mmu_interval_notifier_remove"
-        interval = self._find(driver, notifier, Interval, service)
-        driver.kernel.mmu_interval_notifier_remove(interval.inserted(service))
+        found = self._find(driver, notifier, Interval, service)
+        driver.kernel.mmu_interval_notifier_remove(found.inserted(service))
 
     def mmu_interval_read_begin(self, driver: CDriver, notifier: int | None) -> int:
         service = "mmu_interval_read_begin"
-        interval = self._find(driver, notifier, Interval, service)
-        return driver.kernel.mmu_interval_read_begin(interval.inserted(service))
+        found = self._find(driver, notifier, Interval, service)
+        return driver.kernel.mmu_interval_read_begin(found.inserted(service))
 
     def mmu_interval_read_retry(self, driver: CDriver, notifier: int | None, seq: int) -> bool:
         service = "mmu_interval_read_retry"
-        interval = self._find(driver, notifier, Interval, service)
-        return driver.kernel.mmu_interval_read_retry(interval.inserted(service), seq)
+        found = self._find(driver, notifier, Interval, service)
+        return driver.kernel.mmu_interval_read_retry(found.inserted(service), seq)
 
     def mmu_interval_check_retry(self, driver: CDriver, notifier: int | None, seq: int) -> bool:
         service = "mmu_interval_check_retry"
-        interval = self._find(driver, notifier, Interval, service)
-        return driver.kernel.mmu_interval_check_retry(interval.inserted(service), seq)
+        found = self._find(driver, notifier, Interval, service)
+        return driver.kernel.mmu_interval_check_retry(found.inserted(service), seq)
 
     def mmu_interval_set_seq(self, driver: CDriver, notifier: int | None, seq: int) -> None:
         service = "mmu_interval_set_seq"
-        interval = self._find(driver, notifier, Interval, service)
-        driver.kernel.mmu_interval_set_seq(interval.inserted(service), seq)
+        found = self._find(driver, notifier, Interval, service)
+        driver.kernel.mmu_interval_set_seq(found.inserted(service), seq)
 
     def mmu_notifier_register(
         self, driver: CDriver, notifier: int | None, mm: int | None, frame: int
@@ -262,9 +262,9 @@ class Services:
     def hmm_range_fault(self, driver: CDriver, address: int | None) -> int:
         service = "hmm_range_fault"
         struct = HmmRangeStruct.from_address(_required(address, service))
-        interval = self._find(driver, struct.notifier, Interval, service)
+        found = self._find(driver, struct.notifier, Interval, service)
         range_ = HmmRange(
-            interval.inserted(service),
+            found.inserted(service),
             struct.notifier_seq,
             struct.start,
             struct.end,

@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from reference.host.broken import Broken
-from reference.host.notifiers import IntervalNotifier, ListNotifier
+from reference.host.notifiers import Finish, IntervalNotifier, ListNotifier
 from reference.host.ranges import Range
 from reference.host.space import AddressSpace
 
@@ -14,6 +14,8 @@ from .layouts import (
     ALLOC_CALLBACK,
     INTERVAL_CALLBACK,
     LIST_CALLBACKS,
+    TWO_PASSES,
+    FinishStruct,
     IntervalOpsStruct,
     NotifierOpsStruct,
     NotifierStruct,
@@ -23,7 +25,15 @@ from .layouts import (
 if TYPE_CHECKING:
     from .driver import CDriver
 
-__all__ = ["Interval", "Notifier", "NotifierOperations", "WaitQueue", "range_struct"]
+__all__ = [
+    "CFinish",
+    "Interval",
+    "Notifier",
+    "NotifierOperations",
+    "WaitQueue",
+    "interval",
+    "range_struct",
+]
 
 _BLOCKABLE = 1
 _MAX_ERRNO = 4095
@@ -38,29 +48,77 @@ class WaitQueue:
 
 
 class Interval:
-    """`struct mmu_interval_notifier`, with the callback of its operations."""
+    """`struct mmu_interval_notifier`, whichever callbacks its operations have."""
 
-    def __init__(self, driver: CDriver, address: int, ops: int) -> None:
-        callback = IntervalOpsStruct.from_address(ops).invalidate
-        if not callback:
-            raise Broken("W6", "mmu_interval_notifier_insert: ops has no invalidate")
+    def __init__(self, driver: CDriver, address: int) -> None:
         self._driver = driver
-        self._callback = INTERVAL_CALLBACK(callback)
         self.address = address
         self.notifier: IntervalNotifier | None = None
-
-    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
-        self.notifier = notifier
-        struct = range_struct(self._driver, range_)
-        answer: bool = self._driver.call(
-            self._callback, self.address, ctypes.addressof(struct), sequence
-        )
-        return answer
 
     def inserted(self, service: str) -> IntervalNotifier:
         if self.notifier is None:
             raise Broken("I2", f"{service} before the subscription is inserted")
         return self.notifier
+
+    def _call(self, callback: Any, range_: Range, *arguments: int) -> bool:
+        struct = range_struct(self._driver, range_)
+        return bool(self._driver.call(callback, self.address, ctypes.addressof(struct), *arguments))
+
+
+class OnePass(Interval):
+    """One with `invalidate`."""
+
+    def __init__(self, driver: CDriver, address: int, invalidate: int) -> None:
+        super().__init__(driver, address)
+        self._invalidate = INTERVAL_CALLBACK(invalidate)
+
+    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
+        self.notifier = notifier
+        return self._call(self._invalidate, range_, sequence)
+
+
+class CFinish(Finish):
+    """`struct mmu_interval_notifier_finish`, while it waits for its pass."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+class TwoPasses(Interval):
+    """One with `invalidate_start` and `invalidate_finish`."""
+
+    def __init__(self, driver: CDriver, address: int, start: int, finish: int) -> None:
+        super().__init__(driver, address)
+        first, second = TWO_PASSES
+        self._start, self._finish = first(start), second(finish)
+
+    def invalidate_start(
+        self, notifier: IntervalNotifier, range_: Range, sequence: int
+    ) -> tuple[bool, Finish | None]:
+        self.notifier = notifier
+        place = ctypes.c_void_p()
+        answer = self._call(self._start, range_, sequence, ctypes.addressof(place))
+        if not place.value:
+            return answer, None
+        FinishStruct.from_address(place.value).notifier = self.address
+        waiting = self._driver.library.waiting
+        return answer, waiting.setdefault(place.value, CFinish(place.value))
+
+    def invalidate_finish(self, finish: Finish) -> None:
+        assert isinstance(finish, CFinish)
+        del self._driver.library.waiting[finish.address]
+        self._driver.call(self._finish, finish.address)
+
+
+def interval(driver: CDriver, address: int, ops: int) -> OnePass | TwoPasses:
+    """What stands for a `struct mmu_interval_notifier` with these operations."""
+    table = IntervalOpsStruct.from_address(ops)
+    if table.invalidate:
+        return OnePass(driver, address, table.invalidate)
+    if table.invalidate_start and table.invalidate_finish:
+        return TwoPasses(driver, address, table.invalidate_start, table.invalidate_finish)
+    what = "invalidate_finish" if table.invalidate_start else "invalidate"
+    raise Broken("W6", f"mmu_interval_notifier_insert: ops has no {what}")
 
 
 class Notifier(ListNotifier):

@@ -124,9 +124,20 @@ static inline bool mmu_notifier_range_blockable(const struct mmu_notifier_range 
 
 struct mmu_interval_notifier;
 
+/* What the first of two passes leaves for the second.  The driver's own until it is handed back. */
+struct mmu_interval_notifier_finish {
+    struct mmu_interval_notifier *notifier; /* set when it is handed back */
+};
+
 struct mmu_interval_notifier_ops {
     bool (*invalidate)(struct mmu_interval_notifier *notifier,
                        const struct mmu_notifier_range *range, unsigned long cur_seq);
+    /* Two passes instead, as in newer kernels; `invalidate` is NULL then.  *finish is NULL, and is
+     * left so if nothing remains to be done. */
+    bool (*invalidate_start)(struct mmu_interval_notifier *notifier,
+                             const struct mmu_notifier_range *range, unsigned long cur_seq,
+                             struct mmu_interval_notifier_finish **finish);
+    void (*invalidate_finish)(struct mmu_interval_notifier_finish *finish);
 };
 
 struct mmu_interval_notifier {

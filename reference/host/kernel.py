@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from . import hmm, migrate
 from .broken import Broken
 from .locks import Mutex, ReadWriteSemaphore, SpinLock
-from .notifiers import IntervalNotifier, IntervalOps, ListNotifier, NotifierOps
+from .notifiers import IntervalNotifier, IntervalOps, ListNotifier, NotifierOps, TwoPassOps
 from .pins import pin_user_pages, unpin_user_page
 from .record import What
 from .space import AddressSpace
@@ -153,7 +153,7 @@ class Kernel:
     # Notifiers
 
     def mmu_interval_notifier_insert(
-        self, ops: IntervalOps, mm: AddressSpace, start: int, length: int
+        self, ops: IntervalOps | TwoPassOps, mm: AddressSpace, start: int, length: int
     ) -> IntervalNotifier | int:
         """A new subscription, or a negative errno."""
         self._point("mmu_interval_notifier_insert")

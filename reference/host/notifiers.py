@@ -6,109 +6,48 @@ After mm/mmu_notifier.c of Linux 6.12; the rules (families B, S, I, L) say which
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, cast
 
 from reference.operations import Event
 
 from .broken import Broken
-from .locks import FREE_NOTIFIER, INTERVAL_NON_BLOCK, NON_BLOCK
+from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
-from .tasks import Task
+from .subscribers import (
+    ALL_AT_ONCE,
+    FIRST_PASS,
+    ONE_PASS,
+    Callback,
+    Finish,
+    IntervalNotifier,
+    IntervalOps,
+    ListNotifier,
+    NotifierOps,
+    TwoPassOps,
+    check_finish,
+    free_notifier,
+    two_passes,
+)
 
 if TYPE_CHECKING:
     from .host import Host
     from .space import AddressSpace
 
-__all__ = ["IntervalNotifier", "ListNotifier", "NotifierOps", "Subscriptions", "free_notifier"]
+__all__ = [
+    "Finish",
+    "IntervalNotifier",
+    "IntervalOps",
+    "ListNotifier",
+    "NotifierOps",
+    "Subscriptions",
+    "TwoPassOps",
+]
 
 AGAIN = -errno.EAGAIN
-
-
-class IntervalOps(Protocol):
-    """`struct mmu_interval_notifier_ops`."""
-
-    def invalidate(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool: ...
-
-
-class IntervalNotifier:
-    """`struct mmu_interval_notifier`: a subscription to bytes `start` to `end` (exclusive)."""
-
-    def __init__(self, number: int, ops: IntervalOps, start: int, end: int) -> None:
-        self.number = number
-        self.ops = ops
-        self.start = start
-        self.end = end
-        self.mm: AddressSpace | None = None
-        self.invalidate_seq = 0
-        self.in_tree = False
-
-    def overlaps(self, range_: Range) -> bool:
-        return self.start < range_.end and range_.start < self.end
-
-
-class ListNotifier:
-    """`struct mmu_notifier`: hears of every change.  Callbacks that it lacks are None.
-
-    `invalidate_range_start` gives 0, or -EAGAIN if the range is not blockable.
-    """
-
-    invalidate_range_start: Callable[[Range], int] | None = None
-    invalidate_range_end: Callable[[Range], None] | None = None
-    release: Callable[[], None] | None = None
-    clear_flush_young: Callable[[int, int], bool] | None = None
-    clear_young: Callable[[int, int], bool] | None = None
-    test_young: Callable[[int], bool] | None = None
-    arch_invalidate_secondary_tlbs: Callable[[int, int], None] | None = None
-    free_notifier: Callable[[], None] | None = None
-    number = 0
-    users = 0
-    """References: of `mmu_notifier_register`, or of every `mmu_notifier_get`."""
-    ops: NotifierOps | None = None
-    """What it was allocated by, if `mmu_notifier_get` had it made."""
-    mm: AddressSpace | None = None
-    released = False
-
-
-class NotifierOps(Protocol):
-    """What `mmu_notifier_get` needs of `struct mmu_notifier_ops`.
-
-    Which object it is tells the notifiers of an address space apart (L5).
-    """
-
-    def alloc_notifier(self, mm: AddressSpace) -> ListNotifier | int:
-        """A new notifier, or a negative errno; mmap_lock is held for writing."""
-        ...
-
-
-class Callback:
-    """Around a callback, of which the task knows that it is in one."""
-
-    __slots__ = "_atomic", "_task"
-
-    def __init__(self, task: Task, atomic: str) -> None:
-        self._task = task
-        self._atomic = atomic
-
-    def __enter__(self) -> None:
-        self._task.callbacks += 1
-        if self._atomic:
-            self._task.atomic.append(self._atomic)
-
-    def __exit__(self, *_: object) -> None:
-        self._task.callbacks -= 1
-        if self._atomic in self._task.atomic:
-            self._task.atomic.remove(self._atomic)
-
-
-def free_notifier(host: Host, notifier: ListNotifier) -> None:
-    """Let the driver free a notifier; it may not sleep."""
-    assert notifier.free_notifier is not None
-    with Callback(host.tasks.task, FREE_NOTIFIER):
-        notifier.free_notifier()
 
 
 class Subscriptions:
@@ -181,27 +120,61 @@ class Subscriptions:
         affected = [each for each in self.intervals if each.overlaps(range_)]
         if affected:
             self.sequence |= 1
-        sequence = self.sequence
+        sequence, unfinished = self.sequence, list[tuple[IntervalNotifier, Finish]]()
+        answer = 0
         for notifier in affected:
-            if not self._call_interval(notifier, range_, sequence) and not range_.blockable:
-                self._end_intervals()
-                return AGAIN
-        return 0
+            if not self._call_interval(notifier, range_, sequence, unfinished):
+                answer = AGAIN
+                break
+        for notifier, finish in unfinished:
+            self._finish_interval(notifier, finish, range_)
+        if answer:
+            self._end_intervals()
+        return answer
 
-    def _call_interval(self, notifier: IntervalNotifier, range_: Range, sequence: int) -> bool:
-        host = self._host
+    def _call_interval(
+        self,
+        notifier: IntervalNotifier,
+        range_: Range,
+        sequence: int,
+        unfinished: list[tuple[IntervalNotifier, Finish]],
+    ) -> bool:
+        """One callback, or the first of two passes, which may leave something to finish."""
+        host, ops = self._host, notifier.ops
         host.record(What.CALLBACK, notifier.number, range_.number, sequence)
         host.tasks.point("callback: invalidate")
+        finish, done = None, ONE_PASS
         with self._callback(range_, INTERVAL_NON_BLOCK):
-            answer = notifier.ops.invalidate(notifier, range_, sequence)
+            if two_passes(ops):
+                answer, finish = ops.invalidate_start(notifier, range_, sequence)
+                done = ALL_AT_ONCE if finish is None else FIRST_PASS
+            else:
+                answer = cast("IntervalOps", ops).invalidate(notifier, range_, sequence)
         if not isinstance(answer, bool):
             raise Broken("B6", f"invalidate answered {answer!r}, which is neither true nor false")
         if not answer and range_.blockable:
             raise Broken("B6", "invalidate answered false although the range is blockable")
-        host.record(What.RETURNED, notifier.number, range_.number, int(answer))
+        if finish is not None:
+            check_finish(finish, answer)
+            finish.notifier = notifier
+            unfinished.append((notifier, finish))
+        host.record(What.RETURNED, notifier.number, range_.number, done if answer else 0)
         if answer:
             host.tasks.point("callback returned")
         return answer
+
+    def _finish_interval(self, notifier: IntervalNotifier, finish: Finish, range_: Range) -> None:
+        """The second pass (I17), which has no answer."""
+        host, ops = self._host, notifier.ops
+        assert two_passes(ops)
+        host.record(What.FINISHING, notifier.number, range_.number)
+        host.tasks.point("callback: invalidate_finish")
+        # From here on it may be handed back anew.
+        finish.notifier = None
+        with self._callback(range_, INTERVAL_NON_BLOCK):
+            ops.invalidate_finish(finish)
+        host.record(What.FINISHED, notifier.number, range_.number)
+        host.tasks.point("callback returned")
 
     def _callback(self, range_: Range | None, why: str) -> Callback:
         """Around a callback, which may not sleep for this reason if the range is not blockable."""

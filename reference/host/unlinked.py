@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from reference.schedule import KERNEL
 
-from .notifiers import ListNotifier, free_notifier
 from .record import What
+from .subscribers import ListNotifier, free_notifier
 from .tasks import Job
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from reference.record import Entry, What
 from reference.syncmodels import Sync
 
 from .checker import Checker, pages
-from .state import PROTECTING, Call, Mirror, Open, Place, State, Subscription
+from .mirror import Mirror, Place
+from .state import ALL_AT_ONCE, PASSED, PROTECTING, UNFINISHED, Call, Open, State, Subscription
 from .violation import Breach, Profile
 
 __all__ = ["Brackets"]
@@ -24,6 +25,7 @@ class Brackets(Checker):
         What.START: "start",
         What.CALLBACK: "callback",
         What.RETURNED: "returned",
+        What.FINISHED: "finished",
         What.STARTED: "started",
         What.CHANGE: "change",
         What.FINISH: "finish",
@@ -96,13 +98,28 @@ class Brackets(Checker):
         call = self.state.call(entry.actor)
         if call is None:
             return
-        if entry.arguments[2] != 1:
+        answer = entry.arguments[2]
+        if answer not in PASSED:
             self._refused(call, entry)
-            return
+        elif answer != UNFINISHED:
+            self._done(call, all_at_once=answer == ALL_AT_ONCE)
+
+    def finished(self, _index: int, entry: Entry) -> None:
+        """The second pass leaves as little as a callback with one (I17)."""
+        call = self.state.call(entry.actor)
+        if call is not None:
+            self.count("I17")
+            self._done(call)
+
+    def _done(self, call: Call, *, all_at_once: bool = False) -> None:
+        """An invalidation is complete: in one pass, the second, or `all_at_once` in the first."""
         mirrors = self.state.told_by(call.subscription)
         self._count_returned(call, mirrors)
         range_ = call.range
         rule = "S9" if call.failed else "E1" if range_.event == Event.UNKNOWN else "I12"
+        if all_at_once:
+            self.count("I17")
+            rule = "I17"
         for mirror in mirrors:
             slots = self._to_be_quiet(mirror, call)
             when = f"when its callback for {range_} returned"

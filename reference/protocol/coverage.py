@@ -75,6 +75,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         "H6": "the driver takes no snapshot",
         "S4": "the driver holds no page longer than its translation",
         "S9": "no failure was injected into a callback of the driver",
+        "I17": "the driver invalidates in one pass",
         "L5": "the driver does not call mmu_notifier_get",
         "L6": "the driver puts no notifier",
     }
@@ -85,7 +86,6 @@ UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "E.SOFT_DIRTY": "the host has no soft-dirty bits",
         "E3": "a driver gets the range as a value that it cannot change",
-        "I17": "the host's callbacks have one pass",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
         "H8": "the host has no areas of device registers",

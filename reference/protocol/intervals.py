@@ -12,7 +12,7 @@ from reference.record import Entry, What
 from reference.syncmodels import Sync
 
 from .checker import Checker
-from .state import State
+from .state import PASSED, State
 from .violation import Breach, Profile
 
 __all__ = ["Intervals"]
@@ -107,7 +107,7 @@ class Intervals(Checker):
 
     def returned(self, _index: int, entry: Entry) -> None:
         call = self.state.call(entry.actor)
-        if call is None or call.subscription.listed or entry.arguments[2] != 1:
+        if call is None or call.subscription.listed or entry.arguments[2] not in PASSED:
             return
         range_, subscription = call.range, call.subscription
         own = range_.is_own_of(self.state.told_by(subscription))

@@ -30,6 +30,12 @@ PROTECTING = frozenset({Event.PROTECTION_VMA, Event.PROTECTION_PAGE, Event.SOFT_
 """Events after which a translation may stay if it gives no right too many."""
 
 
+UNFINISHED, ALL_AT_ONCE = 2, 3
+"""Answers of the first of two passes: that there is a second, or that there is nothing left."""
+PASSED = frozenset({1, UNFINISHED, ALL_AT_ONCE})
+"""Answers of callbacks that did not refuse."""
+
+
 class Invalidation(NamedTuple):
     """A callback that has returned with success."""
 
@@ -152,6 +158,8 @@ class State:
         """By actor, the end callback that it is in."""
         self.calls: defaultdict[int, list[Call]] = defaultdict(list)
         """By actor, the innermost last."""
+        self.unfinished: dict[tuple[int, int], Call] = {}
+        """By subscription and range, callbacks whose second pass is still to come."""
         self.locks: dict[int, str] = {}
         """Names of the locks of drivers."""
         self.held: defaultdict[int, dict[int, bool]] = defaultdict(dict)
@@ -220,13 +228,24 @@ class State:
             return
         call = self.calls[actor].pop()
         range_, subscription = call.range, call.subscription
-        if answer != 1:
+        if answer not in PASSED:
             range_.aborted = True
             return
-        range_.called.add(subscription.number)
+        if answer == UNFINISHED:
+            self.unfinished[subscription.number, range_.number] = call
+        else:
+            range_.called.add(subscription.number)
         subscription.released |= range_.event == Event.RELEASE and range_.space in self.dead
         if not range_.is_own_of(self.told_by(subscription)):
             subscription.heard.append(Invalidation(index, range_.number, range_.first, range_.end))
+
+    def _finishing(self, _index: int, actor: int, number: int, range_: int) -> None:
+        call = self.unfinished.pop((number, range_))
+        call.held = frozenset(self.held[actor])
+        self.calls[actor].append(call)
+
+    def _finished(self, _index: int, actor: int, number: int, _range: int) -> None:
+        self.calls[actor].pop().range.called.add(number)
 
     def _started(self, _index: int, _actor: int, number: int, answer: int) -> None:
         if answer:
@@ -392,6 +411,8 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.START: "_start",
         What.CALLBACK: "_callback",
         What.RETURNED: "_returned",
+        What.FINISHING: "_finishing",
+        What.FINISHED: "_finished",
         What.STARTED: "_started",
         What.FINISH: "_finish",
         What.ENDING: "_ending",
