@@ -82,6 +82,7 @@ class What(enum.IntEnum):
     DROPPED = 71  # subscription, device, users left: mmu_notifier_put
     FINISHING = 73  # subscription, range number: the second of two passes begins
     FINISHED = 74  # subscription, range number
+    BARRED = 75  # device, page: hmm_range_fault has met an area that it may not look into
     FREED = 72  # subscription: its free callback has run
 
 

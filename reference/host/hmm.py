@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reference.mirrors.frames import Frame
+from reference.mirrors.memory import Area
 
 from .broken import Broken
 from .notifiers import IntervalNotifier
@@ -70,7 +71,7 @@ def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
     asked = "".join(_REQUESTS[request & _REQUESTED] for request in requests)
     host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq, asked)
     host.locks.might_sleep("hmm_range_fault")
-    answer = _collect(host, mm, range_, first, end, requests)
+    answer = _collect(host, device, mm, range_, first, end, requests)
     if answer == 0:
         for slot, pfn in enumerate(range_.hmm_pfns, first):
             host.record(What.FOUND, device.number, slot, *_told(pfn))
@@ -100,7 +101,13 @@ def _requests(range_: HmmRange, pages: int) -> list[int]:
 
 
 def _collect(
-    host: Host, mm: AddressSpace, range_: HmmRange, first: int, end: int, requests: list[int]
+    host: Host,
+    device: Device,
+    mm: AddressSpace,
+    range_: HmmRange,
+    first: int,
+    end: int,
+    requests: list[int],
 ) -> int:
     if range_.start >= range_.end or not 0 <= first < end <= host.geometry.pages:
         return -errno.EINVAL
@@ -109,6 +116,8 @@ def _collect(
         while True:
             if range_.notifier.invalidate_seq != range_.notifier_seq:
                 return -errno.EBUSY
+            if _is_barred(mm.areas.get(slot)):
+                host.record(What.BARRED, device.number, slot)
             answer, pfn = _walk(host, mm, slot, requests[slot - first], range_.dev_private_owner)
             if answer != -errno.EAGAIN:
                 break
@@ -118,15 +127,24 @@ def _collect(
     return 0
 
 
+def _is_barred(area: Area | None) -> bool:
+    """`hmm_vma_walk_test`: whether nobody may look into an area (H8).
+
+    An area of device registers (VM_IO or VM_PFNMAP) goes the same way in the kernel; there are
+    none here.
+    """
+    return area is not None and not area.readable
+
+
 def _walk(
     host: Host, mm: AddressSpace, slot: int, request: int, owner: object | None
 ) -> tuple[int, int]:
     """One page: its entry, -EAGAIN after a fault, or the error."""
     fault, write = bool(request & HMM_PFN_REQ_FAULT), bool(request & HMM_PFN_REQ_WRITE)
     area = mm.areas.get(slot)
-    if area is None or not area.readable:
+    if area is None or _is_barred(area):
         host.deny()
-        return (-errno.EFAULT, 0) if fault or area is None else (0, HMM_PFN_ERROR)
+        return (-errno.EFAULT, 0) if fault else (0, HMM_PFN_ERROR)
     if fault and write and not area.writable:
         host.deny()
         return -errno.EPERM, 0

@@ -76,6 +76,8 @@ class Lookups:
     """What was asked for each of them."""
     failed: range = range(0)
     """Slots of the latest lookup that came to an error."""
+    barred: set[int] = field(default_factory=set)
+    """Slots of areas that the latest lookup was not to look into."""
 
     def learn(self, slot: int, source: Source) -> None:
         self.forget(slot)
@@ -98,6 +100,7 @@ class Collect(Checker):
         What.CHECK_RETRY: "check_retry",
         What.UNLOCK: "unlock",
         What.COLLECT: "collect",
+        What.BARRED: "barred",
         What.FOUND: "found",
         What.COLLECTED: "collected",
         What.EXCLUSIVE: "exclusive",
@@ -182,6 +185,7 @@ class Collect(Checker):
         section = self._section_for(lookups, device, space, sequence)
         lookups.collecting = Source("collected", index, 0, False, section=section)
         lookups.slots, lookups.asked = range(first, end), asked
+        lookups.barred.difference_update(lookups.slots)
         if _UNHEEDED in asked:
             text = f"device {device} asks to write page {first + asked.index(_UNHEEDED)}"
             raise Breach("H4", f"{text} without asking to fault it in, which asks for nothing")
@@ -205,6 +209,10 @@ class Collect(Checker):
         if any(each.begun for each in mine):
             raise Breach("H2", f"{where}, which is not that of its read section")
         raise Breach("I2", f"{where}, before any read section of its subscription began")
+
+    def barred(self, _index: int, entry: Entry) -> None:
+        self._lookups[entry.actor].barred.add(int(entry.arguments[1]))
+        self.count("H8")
 
     def found(self, _index: int, entry: Entry) -> None:
         _device, slot, frame, writable, order = map(int, entry.arguments)
@@ -294,6 +302,9 @@ class Collect(Checker):
             return source
         if frame in lookups.pinned:
             return Source("pinned", lookups.pinned[frame], frame, True)
+        if slot in lookups.barred:
+            what = "of an area that hmm_range_fault may not look into"
+            raise Breach("H8", f"{where} to frame {frame}, {what}")
         if frame in lookups.older[slot] or (source is None and slot in lookups.failed):
             raise Breach("H9", f"{where} to frame {frame}, from a lookup that did not succeed")
         if source is None:

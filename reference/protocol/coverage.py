@@ -58,6 +58,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("L3", "S7"), "the driver was not told by both kinds of notifiers"),
         **dict.fromkeys(("B5", "B6"), "no interval callback of the driver's ran"),
         **dict.fromkeys(("H1", "H2"), "the driver did not call hmm_range_fault"),
+        "H8": "hmm_range_fault met no area that it may not look into",
         "H9": "no walk of hmm_range_fault started over",
         "H10": "hmm_range_fault met no large page",
         **dict.fromkeys(
@@ -88,7 +89,6 @@ UNTESTED: Mapping[str, str] = MappingProxyType(
         "E3": "a driver gets the range as a value that it cannot change",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
-        "H8": "the host has no areas of device registers",
         "H11": "the host has no variant that takes the lock",
         "P1": "a cache keeps pins of what is registered, and the record does not say what is",
         "D1": "drm_gpusvm is no service of the host",
