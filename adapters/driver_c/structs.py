@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reference.host.broken import Broken
@@ -32,7 +34,7 @@ __all__ = [
     "NotifierOperations",
     "WaitQueue",
     "interval",
-    "range_struct",
+    "lent",
 ]
 
 _BLOCKABLE = 1
@@ -61,8 +63,8 @@ class Interval:
         return self.notifier
 
     def _call(self, callback: Any, range_: Range, *arguments: int) -> bool:
-        struct = range_struct(self._driver, range_)
-        return bool(self._driver.call(callback, self.address, ctypes.addressof(struct), *arguments))
+        with lent(self._driver, range_) as address:
+            return bool(self._driver.call(callback, self.address, address, *arguments))
 
 
 class OnePass(Interval):
@@ -147,13 +149,13 @@ class Notifier(ListNotifier):
         self._call("release", self._mm)
 
     def _invalidate_range_start(self, range_: Range) -> int:
-        struct = range_struct(self._driver, range_)
-        answer: int = self._call("invalidate_range_start", ctypes.addressof(struct))
+        with lent(self._driver, range_) as address:
+            answer: int = self._call("invalidate_range_start", address)
         return answer
 
     def _invalidate_range_end(self, range_: Range) -> None:
-        struct = range_struct(self._driver, range_)
-        self._call("invalidate_range_end", ctypes.addressof(struct))
+        with lent(self._driver, range_) as address:
+            self._call("invalidate_range_end", address)
 
     def _clear_flush_young(self, start: int, end: int) -> bool:
         return bool(self._call("clear_flush_young", self._mm, start, end))
@@ -200,9 +202,14 @@ class NotifierOperations:
         return Notifier(driver, address, self._address, handle)
 
 
-def range_struct(driver: CDriver, range_: Range) -> RangeStruct:
-    """A `struct mmu_notifier_range` for a callback."""
-    return RangeStruct(
+@contextmanager
+def lent(driver: CDriver, range_: Range) -> Iterator[int]:
+    """The address of a `struct mmu_notifier_range` for a callback, which must leave it alone.
+
+    In the kernel it is one structure that all callbacks are given, from start to end: who writes
+    to it changes what others are told (E3).
+    """
+    struct = RangeStruct(
         driver.handles.of(range_.mm),
         range_.start,
         range_.end,
@@ -210,3 +217,8 @@ def range_struct(driver: CDriver, range_: Range) -> RangeStruct:
         int(range_.event),
         driver.handles.of(range_.owner),
     )
+    before = RangeStruct.from_buffer_copy(struct)
+    yield ctypes.addressof(struct)
+    for name, _ in RangeStruct._fields_:
+        if getattr(struct, name) != getattr(before, name):
+            raise Broken("E3", f"a callback has written to `{name}` of the range that it is told")

@@ -69,6 +69,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
             ("E2", "G1", "G3", "G5", "G6", "G8", "G10"), "no migration of the driver's came to it"
         ),
         **dict.fromkeys(("B9", "B10", "B12"), "the driver refused no invalidation"),
+        "E3": "no callback of the driver's ran",
         "S3": "no end callback of the driver ran for pages that its device had reached",
         "I1": "no insertion of a subscription failed",
         "I11": "the driver does not call mmu_interval_check_retry",
@@ -86,7 +87,6 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "E.SOFT_DIRTY": "the host has no soft-dirty bits",
-        "E3": "a driver gets the range as a value that it cannot change",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
         "H11": "the host has no variant that takes the lock",
