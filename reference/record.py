@@ -83,6 +83,7 @@ class What(enum.IntEnum):
     FINISHING = 73  # subscription, range number: the second of two passes begins
     FINISHED = 74  # subscription, range number
     BARRED = 75  # device, page: hmm_range_fault has met an area that it may not look into
+    UNLOCKED = 76  # device, answer: hmm_range_fault_unlocked_timeout returns
     FREED = 72  # subscription: its free callback has run
 
 

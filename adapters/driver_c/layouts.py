@@ -300,6 +300,7 @@ SERVICES: dict[str, Service] = {
     ),
     "mmu_notifier_put": _ON,
     "mmu_notifier_synchronize": Service(None, ()),
+    "hmm_range_fault_unlocked_timeout": Service(c_int, (c_void_p, c_uint64), over=-14),
 }
 """Services in the order of `struct lw_kernel`."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from reference.host.broken import Broken
@@ -260,7 +261,18 @@ class Services:
     # Pages
 
     def hmm_range_fault(self, driver: CDriver, address: int | None) -> int:
-        service = "hmm_range_fault"
+        return self._look_up(driver, address, "hmm_range_fault", driver.kernel.hmm_range_fault)
+
+    def hmm_range_fault_unlocked_timeout(
+        self, driver: CDriver, address: int | None, timeout: int
+    ) -> int:
+        service = "hmm_range_fault_unlocked_timeout"
+        call = driver.kernel.hmm_range_fault_unlocked_timeout
+        return self._look_up(driver, address, service, lambda range_: call(range_, timeout))
+
+    def _look_up(
+        self, driver: CDriver, address: int | None, service: str, call: Callable[[HmmRange], int]
+    ) -> int:
         struct = HmmRangeStruct.from_address(_required(address, service))
         found = self._find(driver, struct.notifier, Interval, service)
         range_ = HmmRange(
@@ -273,9 +285,9 @@ class Services:
             self._owner(driver, struct.dev_private_owner, service),
         )
         pfns = _required(struct.hmm_pfns, service)
-        pages = _pages(driver, struct.start, struct.end)
-        range_.hmm_pfns = _read(pfns, pages)
-        answer = driver.kernel.hmm_range_fault(range_)
+        range_.hmm_pfns = _read(pfns, _pages(driver, struct.start, struct.end))
+        answer = call(range_)
+        struct.notifier_seq = range_.notifier_seq
         _write(pfns, range_.hmm_pfns)
         return answer
 

@@ -336,6 +336,8 @@ struct lw_kernel {
                                              const void *frame); /* or an ERR_PTR() */
     void (*mmu_notifier_put)(struct mmu_notifier *notifier); /* does not sleep */
     void (*mmu_notifier_synchronize)(void);
+    /* Takes mmap_lock and begins read sections itself; timeout 0 is none, else -EBUSY ends it. */
+    int (*hmm_range_fault_unlocked_timeout)(struct hmm_range *range, unsigned long timeout);
 };
 
 extern const struct lw_kernel *lw_kernel __attribute__((visibility("hidden")));

@@ -87,6 +87,8 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 
 /* Pages */
 #define hmm_range_fault(...) lw_kernel->hmm_range_fault(__VA_ARGS__)
+#define hmm_range_fault_unlocked_timeout(...)                                                     \
+    lw_kernel->hmm_range_fault_unlocked_timeout(__VA_ARGS__)
 #define pin_user_pages(...) lw_kernel->pin_user_pages(__VA_ARGS__)
 #define unpin_user_page(...) lw_kernel->unpin_user_page(__VA_ARGS__)
 #define get_page(...) lw_kernel->get_page(__VA_ARGS__)

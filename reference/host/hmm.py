@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ __all__ = [
     "HmmRange",
     "hmm_pfn_to_number",
     "hmm_range_fault",
+    "hmm_range_fault_unlocked_timeout",
 ]
 
 HMM_PFN_VALID = 1 << 63
@@ -61,23 +63,77 @@ def hmm_pfn_to_number(pfn: int) -> int:
 
 def hmm_range_fault(host: Host, device: Device, range_: HmmRange) -> int:
     """0, or -EBUSY if the range was invalidated, -EFAULT, -EPERM or -EINVAL (H3)."""
-    mm = range_.notifier.mm
-    if mm is None:
-        raise Broken("H1", "hmm_range_fault for a subscription that is not inserted")
+    mm = _address_space(range_, "hmm_range_fault")
     if not mm.mmap_lock.held():
         raise Broken("H1", "hmm_range_fault is called without mmap_lock")
-    first, end = host.slot(range_.start), host.slot(range_.end - 1) + 1
-    requests = _requests(range_, end - first)
+    answer = _look_up(host, device, mm, range_, _requests(host, range_))
+    host.tasks.point("hmm_range_fault")
+    return answer
+
+
+def hmm_range_fault_unlocked_timeout(
+    host: Host,
+    device: Device,
+    range_: HmmRange,
+    timeout: int,
+    read_begin: Callable[[IntervalNotifier], int],
+) -> int:
+    """As `hmm_range_fault`, with read sections and mmap_lock of its own (H11).
+
+    A fault may drop the lock, and then the walk starts over in a new read section, as it does
+    after -EBUSY.  There are no clocks here: a timeout other than 0 is over when an injected
+    failure says so, and -EBUSY is the answer then; the wait for the lock may be interrupted.
+    """
+    mm = _address_space(range_, "hmm_range_fault_unlocked_timeout")
+    if mm.mmap_lock.held():
+        what = "is called with mmap_lock held, which it takes itself"
+        raise Broken("H11", f"hmm_range_fault_unlocked_timeout {what}")
+    requests = _requests(host, range_)
+    while True:
+        range_.notifier_seq = read_begin(range_.notifier)
+        if host.fails("wait"):
+            answer = -errno.EINTR
+            break
+        with mm.mmap_lock.reading():
+            answer = _look_up(host, device, mm, range_, requests, may_drop=True)
+        host.tasks.point("hmm_range_fault_unlocked_timeout")
+        if answer != -errno.EBUSY or (timeout and host.fails("wait")):
+            break
+    host.record(What.UNLOCKED, device.number, answer)
+    return answer
+
+
+def _address_space(range_: HmmRange, service: str) -> AddressSpace:
+    mm = range_.notifier.mm
+    if mm is None:
+        raise Broken("H1", f"{service} for a subscription that is not inserted")
+    return mm
+
+
+def _look_up(
+    host: Host,
+    device: Device,
+    mm: AddressSpace,
+    range_: HmmRange,
+    requests: list[int],
+    *,
+    may_drop: bool = False,
+) -> int:
+    """One walk, as in the event record: 0 or a negative errno."""
+    first, end = _slots(host, range_)
     asked = "".join(_REQUESTS[request & _REQUESTED] for request in requests)
     host.record(What.COLLECT, device.number, mm.number, first, end, range_.notifier_seq, asked)
     host.locks.might_sleep("hmm_range_fault")
-    answer = _collect(host, device, mm, range_, first, end, requests)
+    answer = _collect(host, device, mm, range_, requests, may_drop=may_drop)
     if answer == 0:
         for slot, pfn in enumerate(range_.hmm_pfns, first):
             host.record(What.FOUND, device.number, slot, *_told(pfn))
     host.record(What.COLLECTED, device.number, answer)
-    host.tasks.point("hmm_range_fault")
     return answer
+
+
+def _slots(host: Host, range_: HmmRange) -> tuple[int, int]:
+    return host.slot(range_.start), host.slot(range_.end - 1) + 1
 
 
 def _told(pfn: int) -> tuple[int, int, int]:
@@ -94,8 +150,10 @@ _REQUESTS = {_REQUESTED: "w", HMM_PFN_REQ_FAULT: "r", HMM_PFN_REQ_WRITE: "x", 0:
 """What is asked for a page, as in the event record."""
 
 
-def _requests(range_: HmmRange, pages: int) -> list[int]:
+def _requests(host: Host, range_: HmmRange) -> list[int]:
     """What is asked for each page: its own request under the mask, and the default one (H4)."""
+    first, end = _slots(host, range_)
+    pages = end - first
     given = range_.hmm_pfns if len(range_.hmm_pfns) == pages else [0] * pages
     return [pfn & range_.pfn_flags_mask | range_.default_flags for pfn in given]
 
@@ -105,10 +163,11 @@ def _collect(
     device: Device,
     mm: AddressSpace,
     range_: HmmRange,
-    first: int,
-    end: int,
     requests: list[int],
+    *,
+    may_drop: bool,
 ) -> int:
+    first, end = _slots(host, range_)
     if range_.start >= range_.end or not 0 <= first < end <= host.geometry.pages:
         return -errno.EINVAL
     range_.hmm_pfns = [0] * (end - first)
@@ -121,6 +180,8 @@ def _collect(
             answer, pfn = _walk(host, mm, slot, requests[slot - first], range_.dev_private_owner)
             if answer != -errno.EAGAIN:
                 break
+            if may_drop:
+                return -errno.EBUSY
         if answer:
             return answer
         range_.hmm_pfns[slot - first] = pfn

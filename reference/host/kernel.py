@@ -265,6 +265,16 @@ class Kernel:
         self._point("hmm_range_fault")
         return hmm.hmm_range_fault(self._host, self._device, range_)
 
+    def hmm_range_fault_unlocked_timeout(self, range_: hmm.HmmRange, timeout: int) -> int:
+        """Takes mmap_lock and begins read sections itself; `notifier_seq` is that of the last.
+
+        A `timeout` of 0 means that only a result ends it (H11).
+        """
+        self._point("hmm_range_fault_unlocked_timeout")
+        return hmm.hmm_range_fault_unlocked_timeout(
+            self._host, self._device, range_, timeout, self.mmu_interval_read_begin
+        )
+
     def pin_user_pages(
         self, mm: AddressSpace, start: int, count: int, *, write: bool, longterm: bool = False
     ) -> list[int] | int:

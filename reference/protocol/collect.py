@@ -76,6 +76,8 @@ class Lookups:
     """What was asked for each of them."""
     failed: range = range(0)
     """Slots of the latest lookup that came to an error."""
+    given_up: set[int] = field(default_factory=set)
+    """Slots of a lookup with a lock and a timeout of its own that came to nothing."""
     barred: set[int] = field(default_factory=set)
     """Slots of areas that the latest lookup was not to look into."""
 
@@ -101,6 +103,7 @@ class Collect(Checker):
         What.UNLOCK: "unlock",
         What.COLLECT: "collect",
         What.BARRED: "barred",
+        What.UNLOCKED: "unlocked",
         What.FOUND: "found",
         What.COLLECTED: "collected",
         What.EXCLUSIVE: "exclusive",
@@ -186,6 +189,7 @@ class Collect(Checker):
         lookups.collecting = Source("collected", index, 0, False, section=section)
         lookups.slots, lookups.asked = range(first, end), asked
         lookups.barred.difference_update(lookups.slots)
+        lookups.given_up.difference_update(lookups.slots)
         if _UNHEEDED in asked:
             text = f"device {device} asks to write page {first + asked.index(_UNHEEDED)}"
             raise Breach("H4", f"{text} without asking to fault it in, which asks for nothing")
@@ -235,6 +239,13 @@ class Collect(Checker):
         lookups.failed = lookups.slots
         for slot in [slot for slot in lookups.found if slot in lookups.failed]:
             lookups.forget(slot)
+
+    def unlocked(self, _index: int, entry: Entry) -> None:
+        """The variant of hmm_range_fault that begins read sections and takes the lock itself."""
+        lookups = self._lookups[entry.actor]
+        if entry.arguments[1]:
+            lookups.given_up.update(lookups.slots)
+        self.count("H11")
 
     def exclusive(self, index: int, entry: Entry) -> None:
         device, space, first, *frames = map(int, entry.arguments)
@@ -305,6 +316,8 @@ class Collect(Checker):
         if slot in lookups.barred:
             what = "of an area that hmm_range_fault may not look into"
             raise Breach("H8", f"{where} to frame {frame}, {what}")
+        if slot in lookups.given_up:
+            raise Breach("H11", f"{where} to frame {frame}, which hmm_range_fault has given up")
         if frame in lookups.older[slot] or (source is None and slot in lookups.failed):
             raise Breach("H9", f"{where} to frame {frame}, from a lookup that did not succeed")
         if source is None:

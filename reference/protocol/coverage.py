@@ -75,6 +75,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         "I11": "the driver does not call mmu_interval_check_retry",
         "H4": "hmm_range_fault was given no request that it is about",
         "H6": "the driver takes no snapshot",
+        "H11": "the driver does not call hmm_range_fault_unlocked_timeout",
         "S4": "the driver holds no page longer than its translation",
         "S9": "no failure was injected into a callback of the driver",
         "I17": "the driver invalidates in one pass",
@@ -89,7 +90,6 @@ UNTESTED: Mapping[str, str] = MappingProxyType(
         "E.SOFT_DIRTY": "the host has no soft-dirty bits",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
-        "H11": "the host has no variant that takes the lock",
         "P1": "a cache keeps pins of what is registered, and the record does not say what is",
         "D1": "drm_gpusvm is no service of the host",
     }
