@@ -48,8 +48,8 @@ class What(enum.IntEnum):
     FLUSH = 24  # device, first, end: the TLB forgets translations; accesses end before it returns
     DMA_MAP = 25  # device, DMA address, frame
     DMA_UNMAP = 26  # device, DMA address
-    PIN = 27  # frame, long term, space, page
-    UNPIN = 28  # frame
+    PIN = 27  # frame, long term, space, page, device
+    UNPIN = 28  # frame, device
     GET = 29  # frame: a reference that a driver took
     PUT = 30  # frame: a reference that a driver dropped
     FETCH = 46  # device, table, page: an access looks its translation up and is in flight
@@ -84,6 +84,8 @@ class What(enum.IntEnum):
     FINISHED = 74  # subscription, range number
     BARRED = 75  # device, page: hmm_range_fault has met an area that it may not look into
     UNLOCKED = 76  # device, answer: hmm_range_fault_unlocked_timeout returns
+    REGISTER = 77  # device, key, space, first, end: user space asks for it to be registered
+    UNREGISTER = 78  # device, key: user space asks for it to be taken back
     FREED = 72  # subscription: its free callback has run
 
 

@@ -192,9 +192,9 @@ def test_an_insertion_that_failed_is_passed_on(kind: Kind) -> None:
 LISTED: list[Step] = [
     (DRIVER, What.ATTACH, 0, 0, 0),
     (DRIVER, What.INSERT, SUBSCRIPTION, 0, 0, 0, 8, 0),
-    (DRIVER, What.PIN, 5, 0, 0, 3),
+    (DRIVER, What.PIN, 5, 0, 0, 3, 0),
     *COMMIT[:2],
-    (DRIVER, What.UNPIN, 5),
+    (DRIVER, What.UNPIN, 5, 0),
     (CPU, What.START, 9, 0, 2, 4, int(Event.CLEAR), -1, 1, "hp"),
     (CPU, What.CALLBACK, SUBSCRIPTION, 9, 0),
     *ZAP[2:5],
@@ -230,8 +230,8 @@ def test_what_keeps_a_page_unmapped_is_counted() -> None:
     true: list[Step] = [*CHECK[:1], (DRIVER, What.READ_RETRY, SUBSCRIPTION, 1, 1)]
     waits: list[Step] = [(DRIVER, What.SLEEP, 0), (DRIVER, What.BLOCK, 0)]
     begins: Step = (DRIVER, What.READ_BEGIN, SUBSCRIPTION, 3)
-    pinned: Step = (DRIVER, What.PIN, 5, 0, 0, 3)
-    unpinned: Step = (DRIVER, What.UNPIN, 5)
+    pinned: Step = (DRIVER, What.PIN, 5, 0, 0, 3, 0)
+    unpinned: Step = (DRIVER, What.UNPIN, 5, 0)
     for steps, count_of in (
         ([*SETUP, *LOOKUP, *start(), *quiet, *RETURN, *true], 1),
         ([*SETUP, *LOOKUP, *start(), *quiet, *RETURN, *FINISH, *true], 0),
@@ -361,7 +361,7 @@ def test_exclusive_pages_are_mapped_in_a_read_section_that_began_before() -> Non
 
 REGION: list[Step] = [
     (DRIVER, What.ATTACH, 0, 0, 0),
-    (DRIVER, What.PIN, 5, 1, 0, 3),
+    (DRIVER, What.PIN, 5, 1, 0, 3, 0),
     (DRIVER, What.DMA_MAP, 0, 1, 5),
     (DRIVER, What.DEVICE_MAP, 0, 1, 3, 1, 1),
 ]
@@ -372,7 +372,7 @@ def test_pins_outlive_what_leads_to_their_pages() -> None:
         (DRIVER, What.DEVICE_UNMAP, 0, 1, 3),
         (DRIVER, What.FLUSH, 0, 3, 4),
         (DRIVER, What.DMA_UNMAP, 0, 1),
-        (DRIVER, What.UNPIN, 5),
+        (DRIVER, What.UNPIN, 5, 0),
     ]
     assert not broken([*REGION, *gone], Sync.REGISTRATION)
     assert broken([*REGION, gone[-1]], Sync.REGISTRATION) == "P2"

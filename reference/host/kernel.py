@@ -280,10 +280,13 @@ class Kernel:
     ) -> list[int] | int:
         """Page frame numbers of `count` pages, each pinned, or a negative errno; all or none."""
         self._point("pin_user_pages")
-        return pin_user_pages(self._host, mm, start, count, write=write, longterm=longterm)
+        device = self._device.number
+        return pin_user_pages(
+            self._host, mm, start, count, write=write, longterm=longterm, device=device
+        )
 
     def unpin_user_page(self, pfn: int) -> None:
-        unpin_user_page(self._host, pfn)
+        unpin_user_page(self._host, pfn, device=self._device.number)
         self._point("unpin_user_page")
 
     def get_page(self, pfn: int) -> None:

@@ -23,9 +23,19 @@ __all__ = ["pin_user_pages", "unpin_user_page"]
 
 
 def pin_user_pages(
-    host: Host, mm: AddressSpace, start: int, count: int, *, write: bool, longterm: bool
+    host: Host,
+    mm: AddressSpace,
+    start: int,
+    count: int,
+    *,
+    write: bool,
+    longterm: bool,
+    device: int,
 ) -> list[int] | int:
-    """Takes mmap_lock itself.  The pages are pinned at one moment, all of them or none."""
+    """Takes mmap_lock itself.  The pages are pinned at one moment, all of them or none.
+
+    `device` is the number of the one whose driver it is for.
+    """
     host.locks.might_sleep("pin_user_pages")
     slots = range(host.slot(start), host.slot(start) + count)
     with mm.mmap_lock.reading():
@@ -47,7 +57,7 @@ def pin_user_pages(
         else:
             frame.pins += 1
             frame.pool.get(frame)
-        host.record(What.PIN, frame.number, int(longterm), mm.number, slot)
+        host.record(What.PIN, frame.number, int(longterm), mm.number, slot, device)
     host.tasks.task.granted = len(host.history)
     return [frame.number for frame in pinned]
 
@@ -75,12 +85,12 @@ def _ready(mm: AddressSpace, slot: int, write: bool, longterm: bool) -> Frame | 
     return None if _must_unshare(mm, entry, write, longterm) else entry.frame
 
 
-def unpin_user_page(host: Host, pfn: int) -> None:
+def unpin_user_page(host: Host, pfn: int, *, device: int) -> None:
     """Drop one pin; the last reference frees the frame."""
     frame = host.frame(pfn)
     if not (host.zero_pins if frame is host.zero else frame.pins):
         raise Broken("P1", f"unpin_user_page of frame {pfn}, which is not pinned")
-    host.record(What.UNPIN, pfn)
+    host.record(What.UNPIN, pfn, device)
     if frame is host.zero:
         host.zero_pins -= 1
         return

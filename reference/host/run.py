@@ -314,11 +314,16 @@ class _Execution:
         start = host.address(operation.page)
         end = host.address(operation.page + operation.pages)
         write = bool(operation.flags & Flag.WRITE)
-        answer = self._device(operation).driver.register(operation.key, start, end, write)
+        device, first, last = self._device(operation), host.slot(start), host.slot(end)
+        space = -1 if device.mm is None else device.mm.number
+        host.record(What.REGISTER, device.number, operation.key, space, first, last)
+        answer = device.driver.register(operation.key, start, end, write)
         return self._found(index, operation, answer)
 
     def _unregister(self, index: int, operation: Operation) -> Outcome:
-        answer = self._device(operation).driver.unregister(operation.key)
+        device = self._device(operation)
+        self.host.record(What.UNREGISTER, device.number, operation.key)
+        answer = device.driver.unregister(operation.key)
         return self._answer(index, operation, answer)
 
 

@@ -311,7 +311,7 @@ class Brackets(Checker):
         self._count_kept_off(number, self._open_at_sleep.pop(entry.actor, ()))
 
     def pin(self, _index: int, entry: Entry) -> None:
-        frame, _longterm, space, slot = map(int, entry.arguments)
+        frame, _longterm, space, slot, _device = map(int, entry.arguments)
         self._pinned[entry.actor, frame] = space, slot
 
     def unpin(self, _index: int, entry: Entry) -> None:

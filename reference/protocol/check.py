@@ -16,6 +16,7 @@ from .life import Life
 from .migration import Migration
 from .pins import Pins
 from .progress import Progress
+from .registrations import Registrations
 from .state import CHANGES, State
 from .violation import Breach, Profile, Violation
 
@@ -27,6 +28,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     Collect,
     Brackets,
     Pins,
+    Registrations,
     Life,
     Progress,
 )

@@ -70,6 +70,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(("B9", "B10", "B12"), "the driver refused no invalidation"),
         "E3": "no callback of the driver's ran",
+        "P1": "the driver kept no pins of what was not registered",
         "S3": "no end callback of the driver ran for pages that its device had reached",
         "I1": "no insertion of a subscription failed",
         "I11": "the driver does not call mmu_interval_check_retry",
@@ -90,7 +91,6 @@ UNTESTED: Mapping[str, str] = MappingProxyType(
         "E.SOFT_DIRTY": "the host has no soft-dirty bits",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
-        "P1": "a cache keeps pins of what is registered, and the record does not say what is",
         "D1": "drm_gpusvm is no service of the host",
     }
 )

@@ -393,7 +393,7 @@ class State:
     def _pin(self, _index: int, _actor: int, frame: int, *_rest: int) -> None:
         self.pins[frame] += 1
 
-    def _unpin(self, _index: int, actor: int, frame: int) -> None:
+    def _unpin(self, _index: int, actor: int, frame: int, _device: int) -> None:
         self.pins[frame] -= 1
         self._touch(actor, "a pin")
 
