@@ -88,10 +88,10 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
-        "E.SOFT_DIRTY": "the host has no soft-dirty bits",
+        "E.SOFT_DIRTY": "the host keeps no soft-dirty bits, so no write of a device can be missed",
         **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
-        "D1": "drm_gpusvm is no service of the host",
+        "D1": "drm_gpusvm is no service of the host; the check before its commit is also H2 and I9",
     }
 )
 """Rules that are not checked yet, each with the reason."""
