@@ -1,10 +1,12 @@
 """For a checkout: makes the suite's plugin known where it is not installed, and examples steady."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
+from coverage import Coverage
 
 from conformance.backend import steady_choices
 
@@ -16,14 +18,42 @@ if "conformance.plugin" not in sys.modules:
 os.environ.setdefault("LASTWRITER_SETTINGS", "keep")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Measures coverage in the processes that tests run in, and not in those that they start.
+MEASURED_SECONDS = 0.2
+"""Processor time for which the coverage of a test is measured: what a long one does after that, it
+has mostly done before, and measuring takes longer than what is measured."""
 
-    In hundreds of short ones measuring takes longer than what is measured.
-    """
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measures coverage in the processes that tests run in, and not in those that they start."""
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     if runs_tests:
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+        if (coverage := Coverage.current()) is not None:
+            config.pluginmanager.register(Measured(coverage))
+
+
+class Measured:
+    """Measures the coverage of each test for a while."""
+
+    def __init__(self, coverage: Coverage) -> None:
+        self._coverage = coverage
+        self._stopped = False
+        signal.signal(signal.SIGVTALRM, self._stop)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_VIRTUAL, MEASURED_SECONDS)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            if self._stopped:
+                self._coverage.start()
+            self._stopped = False
+
+    def _stop(self, *_: object) -> None:
+        self._coverage.stop()
+        self._stopped = True
 
 
 @pytest.fixture(autouse=True)

@@ -80,13 +80,13 @@ class What(enum.IntEnum):
     FULL = 56  # device: no frame of its memory is free
     OBTAINED = 70  # subscription, device: mmu_notifier_get gives it
     DROPPED = 71  # subscription, device, users left: mmu_notifier_put
+    FREED = 72  # subscription: its free callback has run
     FINISHING = 73  # subscription, range number: the second of two passes begins
     FINISHED = 74  # subscription, range number
     BARRED = 75  # device, page: hmm_range_fault has met an area that it may not look into
     UNLOCKED = 76  # device, answer: hmm_range_fault_unlocked_timeout returns
     REGISTER = 77  # device, key, space, first, end: user space asks for it to be registered
     UNREGISTER = 78  # device, key: user space asks for it to be taken back
-    FREED = 72  # subscription: its free callback has run
 
 
 class Entry(NamedTuple):
