@@ -26,10 +26,8 @@ has mostly done before, and measuring takes longer than what is measured."""
 def pytest_configure(config: pytest.Config) -> None:
     """Measures coverage in the processes that tests run in, and not in those that they start."""
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
-    if runs_tests:
-        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-        if (coverage := Coverage.current()) is not None:
-            config.pluginmanager.register(Measured(coverage))
+    if runs_tests and (coverage := Coverage.current()) is not None:
+        config.pluginmanager.register(Measured(coverage))
 
 
 class Measured:
@@ -38,6 +36,7 @@ class Measured:
     def __init__(self, coverage: Coverage) -> None:
         self._coverage = coverage
         self._stopped = False
+        _leave_others_alone()
         signal.signal(signal.SIGVTALRM, self._stop)
 
     @pytest.hookimpl(wrapper=True)
@@ -49,11 +48,17 @@ class Measured:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             if self._stopped:
                 self._coverage.start()
+                _leave_others_alone()
             self._stopped = False
 
     def _stop(self, *_: object) -> None:
         self._coverage.stop()
         self._stopped = True
+
+
+def _leave_others_alone() -> None:
+    """Take back what says, since coverage began, that processes are to be measured as well."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 @pytest.fixture(autouse=True)
