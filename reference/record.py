@@ -87,6 +87,10 @@ class What(enum.IntEnum):
     UNLOCKED = 76  # device, answer: hmm_range_fault_unlocked_timeout returns
     REGISTER = 77  # device, key, space, first, end: user space asks for it to be registered
     UNREGISTER = 78  # device, key: user space asks for it to be taken back
+    KEEP_YOUNG = 80  # device: from now on its page tables have accessed bits, all of them clear
+    CLEAR_YOUNG = 81  # device, table, page, whether it was set: an accessed bit is clear
+    ASK_YOUNG = 82  # subscription, callback, first, end: it is asked which pages are young
+    SAID_YOUNG = 83  # subscription, answer (0 or 1)
 
 
 class Entry(NamedTuple):

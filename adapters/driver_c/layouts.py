@@ -301,6 +301,8 @@ SERVICES: dict[str, Service] = {
     "mmu_notifier_put": _ON,
     "mmu_notifier_synchronize": Service(None, ()),
     "hmm_range_fault_unlocked_timeout": Service(c_int, (c_void_p, c_uint64), over=-14),
+    "device_test_young": Service(c_bool, (c_void_p, c_uint, c_uint64)),
+    "device_clear_young": Service(c_bool, (c_void_p, c_uint, c_uint64)),
 }
 """Services in the order of `struct lw_kernel`."""
 

@@ -451,6 +451,18 @@ class Services:
         of = self._device(driver, device, "device_local_address")
         return LOCAL | page if page and page in of.device.memory.live else 0
 
+    def device_test_young(
+        self, driver: CDriver, device: int | None, table: int, address: int
+    ) -> bool:
+        of = self._device(driver, device, "device_test_young")
+        return of.device.test_young(table, self._slot(of, address, "device_test_young"))
+
+    def device_clear_young(
+        self, driver: CDriver, device: int | None, table: int, address: int
+    ) -> bool:
+        of = self._device(driver, device, "device_clear_young")
+        return of.device.clear_young(table, self._slot(of, address, "device_clear_young"))
+
 
 # Memory of C
 

@@ -338,6 +338,11 @@ struct lw_kernel {
     void (*mmu_notifier_synchronize)(void);
     /* Takes mmap_lock and begins read sections itself; timeout 0 is none, else -EBUSY ends it. */
     int (*hmm_range_fault_unlocked_timeout)(struct hmm_range *range, unsigned long timeout);
+    /* Accessed bits: there are some once a notifier is registered that is asked for them.  The TLB
+     * sets one when it takes an entry; clearing it leaves the TLB as it is. */
+    bool (*device_test_young)(struct lw_device *device, unsigned int table, unsigned long address);
+    bool (*device_clear_young)(struct lw_device *device, unsigned int table,
+                               unsigned long address); /* whether it was set */
 };
 
 extern const struct lw_kernel *lw_kernel __attribute__((visibility("hidden")));

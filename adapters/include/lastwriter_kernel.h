@@ -114,5 +114,7 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 #define device_unmap(...) lw_kernel->device_unmap(__VA_ARGS__)
 #define device_flush(...) lw_kernel->device_flush(__VA_ARGS__)
 #define device_local_address(...) lw_kernel->device_local_address(__VA_ARGS__)
+#define device_test_young(...) lw_kernel->device_test_young(__VA_ARGS__)
+#define device_clear_young(...) lw_kernel->device_clear_young(__VA_ARGS__)
 
 #endif

@@ -13,6 +13,7 @@ from reference.mirrors.memory import HugePage, PageTableEntry
 from reference.operations import Event, Flag, Operation
 from reference.outcomes import Outcome
 
+from .ageing import is_hot, is_referenced, look_for_young
 from .host import Host
 from .space import AddressSpace
 
@@ -46,6 +47,10 @@ class MemoryEvents:
 
     def _reclaim_unit(self, space: AddressSpace, unit: range) -> bool:
         """Reclaim a page, or a huge page after splitting it, under one invalidation."""
+        entries = (space.table.get(slot) for slot in unit)
+        frames = [each.frame for each in entries if each is not None and each.frame is not None]
+        if is_referenced(self._host, [frame for frame in frames if self._movable(frame)]):
+            return False
         reclaimed = False
         with space.invalidating(unit.start, unit.stop, Event.CLEAR):
             for slot in unit:
@@ -94,7 +99,7 @@ class MemoryEvents:
         space, done = self._space(op), False
         for slot in range(op.page, op.page + op.pages):
             entry = None if space is None else space.table.get(slot)
-            if space is None or entry is None:
+            if space is None or entry is None or is_hot(self._host, entry.frame):
                 continue
             if entry.exclusive is not None:
                 space.revoke(entry)
@@ -126,6 +131,7 @@ class MemoryEvents:
         with space.mmap_lock.writing():
             if not self._collapsible(space, slots):
                 return self._end(index, op, skipped(errno.EINVAL))
+            look_for_young(space, slots)
             for slot in slots:
                 space.handle_fault(slot, False)
             with space.invalidating(slots.start, slots.stop, Event.CLEAR):

@@ -82,6 +82,8 @@ class Device:
         self.jobs: dict[int, Job] = {}
         self._tlb: dict[tuple[int, int], DeviceEntry] = {}
         self._in_flight: list[int] = []
+        self._young: set[tuple[int, int]] | None = None
+        """Table and slot of entries whose accessed bit is set; None if there are no such bits."""
 
     # For drivers: tables and TLB
 
@@ -89,11 +91,13 @@ class Device:
         """Write a page table entry.  One that replaces another needs a flush."""
         self.host.record(What.DEVICE_MAP, self.number, table, slot, address, int(writable))
         self.tables.setdefault(table, {})[slot] = DeviceEntry(address, writable)
+        self._forget(table, slot)
 
     def unmap(self, table: int, slot: int) -> None:
         """Clear a page table entry; the TLB may still have it."""
         if self.tables.get(table, {}).pop(slot, None) is not None:
             self.host.record(What.DEVICE_UNMAP, self.number, table, slot)
+            self._forget(table, slot)
 
     def flush(self, first: int, end: int) -> None:
         """Invalidate the TLB and wait, without sleeping, for accesses through it to be done."""
@@ -104,6 +108,30 @@ class Device:
         self.host.tasks.wait_until(
             lambda: not any(first <= slot < end for slot in self._in_flight), "a device TLB flush"
         )
+
+    # For drivers: accessed bits.  The TLB sets one when it takes an entry from a table: what it
+    # has already does not set it again.
+
+    def keep_young(self) -> None:
+        """Have accessed bits in the page tables, clear to begin with."""
+        if self._young is None:
+            self._young = set()
+            self.host.record(What.KEEP_YOUNG, self.number)
+
+    def test_young(self, table: int, slot: int) -> bool:
+        """Whether an entry's accessed bit is set."""
+        return self._young is not None and (table, slot) in self._young
+
+    def clear_young(self, table: int, slot: int) -> bool:
+        """Clear an entry's accessed bit; whether it was set.  The TLB keeps what it has."""
+        young = self.test_young(table, slot)
+        self._forget(table, slot)
+        self.host.record(What.CLEAR_YOUNG, self.number, table, slot, int(young))
+        return young
+
+    def _forget(self, table: int, slot: int) -> None:
+        if self._young is not None:
+            self._young.discard((table, slot))
 
     # For drivers: DMA addresses
 
@@ -159,6 +187,8 @@ class Device:
                 return None
             self.host.record(What.WALK, self.number, *place)
             self._tlb[place] = entry
+            if self._young is not None:
+                self._young.add(place)
         return entry if entry.writable or not is_write(piece) else None
 
     def _fault(self, slot: int, write: bool) -> bool:

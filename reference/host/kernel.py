@@ -212,6 +212,8 @@ class Kernel:
         notifier.number = self._host.next_subscription()
         answer = mm.subscriptions.register(notifier)
         if answer == 0:
+            if notifier.is_asked_for_young:
+                self._device.keep_young()
             self._inserted(notifier.number, mm, 0, (1 << 64) - 1, 0)
         return answer
 

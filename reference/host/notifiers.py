@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from reference.operations import Event
 
 from .broken import Broken
-from .locks import INTERVAL_NON_BLOCK, NON_BLOCK
+from .locks import AGEING, INTERVAL_NON_BLOCK, NON_BLOCK
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
@@ -236,6 +236,45 @@ class Subscriptions:
             with self._callback(range_, NON_BLOCK):
                 notifier.invalidate_range_end(range_)
             record(What.ENDED, number, range_.number)
+
+    # Young pages
+
+    def clear_flush_young(self, start: int, end: int) -> bool:
+        """`mmu_notifier_clear_flush_young`: whether any device has used the range (Y1)."""
+        return any(self._ask_all("clear_flush_young", "Y1", start, end))
+
+    def clear_young(self, start: int, end: int) -> bool:
+        """`mmu_notifier_clear_young`: the same, and TLBs may stay as they are (Y2)."""
+        return any(self._ask_all("clear_young", "Y2", start, end))
+
+    def test_young(self, address: int) -> bool:
+        """`mmu_notifier_test_young`, of one page: asks until one says so, clears nothing (Y3)."""
+        return any(self._ask("test_young", "Y3", address))
+
+    def _ask_all(self, callback: str, rule: str, start: int, end: int) -> list[bool]:
+        """What everybody says: each has to clear its own bits, whatever another said."""
+        return list(self._ask(callback, rule, start, end))
+
+    def _ask(self, name: str, rule: str, *given: int) -> Iterator[bool]:
+        """One answer after another of those who have a callback of this name."""
+        if not self._mm.users or all(getattr(each, name) is None for each in self.notifiers):
+            return
+        host = self._host
+        first, last = host.slot(given[0]), host.slot(given[-1] - 1)
+        with self._walking() as notifiers:
+            for notifier in notifiers:
+                callback = getattr(notifier, name)
+                if callback is None:
+                    continue
+                host.tasks.point(f"callback: {name}")
+                host.record(What.ASK_YOUNG, notifier.number, name, first, max(first, last) + 1)
+                with Callback(host.tasks.task, AGEING):
+                    answer = callback(*given)
+                if not isinstance(answer, bool):
+                    raise Broken(rule, f"{name} answered {answer!r}, neither true nor false")
+                host.record(What.SAID_YOUNG, notifier.number, int(answer))
+                host.tasks.point("callback returned")
+                yield answer
 
     # Interval subscriptions
 

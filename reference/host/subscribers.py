@@ -97,7 +97,9 @@ def check_finish(finish: Finish, answer: bool) -> None:
 class ListNotifier:
     """`struct mmu_notifier`: hears of every change.  Callbacks that it lacks are None.
 
-    `invalidate_range_start` gives 0, or -EAGAIN if the range is not blockable.
+    `invalidate_range_start` gives 0, or -EAGAIN if the range is not blockable.  The three that
+    are asked for young pages are called under a page table lock, so they may not sleep; they are
+    given bytes `start` to `end` (exclusive), or an address.
     """
 
     invalidate_range_start: Callable[[Range], int] | None = None
@@ -115,6 +117,12 @@ class ListNotifier:
     """What it was allocated by, if `mmu_notifier_get` had it made."""
     mm: AddressSpace | None = None
     released = False
+
+    @property
+    def is_asked_for_young(self) -> bool:
+        """Whether it has one of the callbacks for which a device needs accessed bits."""
+        asked = (self.clear_flush_young, self.clear_young, self.test_young)
+        return any(callback is not None for callback in asked)
 
 
 class NotifierOps(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from reference.record import Entry
 from reference.syncmodels import Sync
 
+from .ageing import Ageing
 from .brackets import Brackets
 from .checker import Checker
 from .collect import Collect
@@ -27,6 +28,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     Migration,
     Collect,
     Brackets,
+    Ageing,
     Pins,
     Registrations,
     Life,

@@ -71,6 +71,9 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("B9", "B10", "B12"), "the driver refused no invalidation"),
         "E3": "no callback of the driver's ran",
         "P1": "the driver kept no pins of what was not registered",
+        **dict.fromkeys(
+            ("Y1", "Y2", "Y3"), "the driver was not asked about a page that its device had used"
+        ),
         "S3": "no end callback of the driver ran for pages that its device had reached",
         "I1": "no insertion of a subscription failed",
         "I11": "the driver does not call mmu_interval_check_retry",
@@ -89,7 +92,6 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "E.SOFT_DIRTY": "the host keeps no soft-dirty bits, so no write of a device can be missed",
-        **dict.fromkeys(("Y1", "Y2", "Y3"), "the host asks nobody for young bits"),
         **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
         "D1": "drm_gpusvm is no service of the host; the check before its commit is also H2 and I9",
     }

@@ -38,6 +38,8 @@ class Mirror:
         """Places that a DMA address was or is the translation of."""
         self.jobs: dict[int, frozenset[Place]] = {}
         """By number of a job that the device works on, the places that its keys led to."""
+        self.young: set[Place] | None = None
+        """Places whose accessed bit is set; None while the page tables have no such bits."""
         self.told: dict[Place, int] = {}
         """By place, the subscription that tells when its translation ceases to hold."""
 

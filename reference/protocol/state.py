@@ -340,12 +340,15 @@ class State:
         table, slot, address, writable = rest
         mirror = self.mirror(device)
         mirror.table[table, slot] = Translation(address, bool(writable))
+        self._old(mirror, (table, slot))
         if not address & LOCAL:
             mirror.served[address].add((table, slot))
         self._touch(actor, "a page table entry")
 
     def _unmap(self, _index: int, actor: int, device: int, table: int, slot: int) -> None:
-        self.mirror(device).table.pop((table, slot), None)
+        mirror = self.mirror(device)
+        mirror.table.pop((table, slot), None)
+        self._old(mirror, (table, slot))
         self._touch(actor, "a page table entry")
 
     def _touch(self, actor: int, what: str) -> None:
@@ -357,6 +360,20 @@ class State:
         mirror = self.mirror(device)
         if (table, slot) in mirror.table:
             mirror.tlb[table, slot] = mirror.table[table, slot]
+            if mirror.young is not None:
+                mirror.young.add((table, slot))
+
+    def _keep_young(self, _index: int, _actor: int, device: int) -> None:
+        self.mirror(device).young = set()
+
+    def _clear_young(
+        self, _index: int, _actor: int, device: int, table: int, slot: int, _young: int
+    ) -> None:
+        self._old(self.mirror(device), (table, slot))
+
+    def _old(self, mirror: Mirror, place: Place) -> None:
+        if mirror.young is not None:
+            mirror.young.discard(place)
 
     def _flush(self, _index: int, _actor: int, device: int, first: int, end: int) -> None:
         tlb = self.mirror(device).tlb
@@ -433,6 +450,8 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.DEVICE_MAP: "_map",
         What.DEVICE_UNMAP: "_unmap",
         What.WALK: "_walk",
+        What.KEEP_YOUNG: "_keep_young",
+        What.CLEAR_YOUNG: "_clear_young",
         What.FLUSH: "_flush",
         What.FETCH: "_fetch",
         What.ACCESS: "_access",

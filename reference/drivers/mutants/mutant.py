@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from reference.drivers.ageing import AgeingDriver
 from reference.drivers.caching import CachingDriver
 from reference.drivers.counting import CountingDriver
 from reference.drivers.driver import Driver
@@ -27,6 +28,7 @@ BASES: dict[str, type[Driver]] = {
     "refcounting": RefcountingDriver,
     "registration": RegistrationDriver,
     "caching": CachingDriver,
+    "ageing": AgeingDriver,
 }
 """The correct drivers that mutants are made from, by name."""
 
