@@ -10,7 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from reference.description import Description
-from reference.protocol import CONDITIONS, UNTESTED, missing
+from reference.protocol import missing, out_of_reach
 from reference.rules import Rule, rules_for
 from reference.syncmodels import Sync
 
@@ -81,9 +81,9 @@ def _result(
     untested: str,
     lacking: list[str],
 ) -> RuleResult:
-    details = {key: count for key, count in exercised.items() if key.split("/")[0] == rule.id}
+    details = _details(rule, exercised)
     total = sum(details.values())
-    verdict, reason = _verdict(rule, description, total, failures, untested)
+    verdict, reason = _verdict(rule, description, exercised, failures, untested)
     if verdict is Verdict.PASS and lacking:
         verdict, reason = Verdict.UNKNOWN, f"never met: {', '.join(lacking)}"
     if failures and expected:
@@ -100,31 +100,39 @@ def _result(
 
 
 def _verdict(
-    rule: Rule, description: Description, exercised: int, failures: int, untested: str
+    rule: Rule,
+    description: Description,
+    exercised: Mapping[str, int],
+    failures: int,
+    untested: str,
 ) -> tuple[Verdict, str]:
     if failures:
         return Verdict.FAIL, ""
     if untested:
         return Verdict.UNIMPLEMENTED, untested
     if rule.checked == "protocol":
-        out_of_reach = _out_of_reach(rule, description, exercised)
-        if out_of_reach:
-            return Verdict.UNIMPLEMENTED, out_of_reach
+        why = _why_not(rule, description, exercised)
+        if why:
+            return Verdict.UNIMPLEMENTED, why
     missing = [name for name in rule.needs if name not in description.operations]
     if missing:
         return Verdict.UNIMPLEMENTED, f"the candidate has no {', '.join(missing)}"
-    if exercised < rule.enough:
-        return Verdict.UNKNOWN, f"exercised {exercised} of {rule.enough} times"
+    total = sum(_details(rule, exercised).values())
+    if total < rule.enough:
+        return Verdict.UNKNOWN, f"exercised {total} of {rule.enough} times"
     return Verdict.PASS, ""
 
 
-def _out_of_reach(rule: Rule, description: Description, exercised: int) -> str:
+def _details(rule: Rule, exercised: Mapping[str, int]) -> dict[str, int]:
+    """The cells of a rule, with how often each was reached."""
+    return {cell: count for cell, count in exercised.items() if cell.split("/")[0] == rule.id}
+
+
+def _why_not(rule: Rule, description: Description, exercised: Mapping[str, int]) -> str:
     """Why a rule of the protocol cannot be put to the test; empty if it can."""
     if not description.schedules:
         return "shows only in a driver's protocol events"
-    if not exercised and rule.id in CONDITIONS:
-        return CONDITIONS[rule.id]
-    return UNTESTED.get(rule.id, "")
+    return out_of_reach(exercised, rule.id)
 
 
 def overall(rules: Iterable[RuleResult]) -> Verdict:

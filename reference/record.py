@@ -91,6 +91,12 @@ class What(enum.IntEnum):
     CLEAR_YOUNG = 81  # device, table, page, whether it was set: an accessed bit is clear
     ASK_YOUNG = 82  # subscription, callback, first, end: it is asked which pages are young
     SAID_YOUNG = 83  # subscription, answer (0 or 1)
+    SHARE = 84  # device, space: from now on it walks the process's page table
+    UNSHARE = 85  # device
+    SHARED_WALK = 86  # device, page, frame, writable: its TLB takes a translation from there
+    TELL_TLB = 87  # subscription, first, end: arch_invalidate_secondary_tlbs is called
+    TOLD_TLB = 88  # subscription: it has returned
+    CLEARED = 89  # space, first, end: entries are clear, all TLBs are told, none is set yet
 
 
 class Entry(NamedTuple):

@@ -21,6 +21,7 @@ TREE = ("reference", "adapters", "conformance", "setup.py", "pyproject.toml", "M
 AGENTS = {f"adapters/linux/{name}_agent" for name in NAMES}
 NEEDED = {
     "adapters/agent/agent.c",
+    "adapters/examples/drivers/sharing.c",
     "adapters/examples/drivers/template.c",
     "adapters/examples/drivers/template.py",
     "adapters/examples/memory.h",

@@ -303,6 +303,9 @@ SERVICES: dict[str, Service] = {
     "hmm_range_fault_unlocked_timeout": Service(c_int, (c_void_p, c_uint64), over=-14),
     "device_test_young": Service(c_bool, (c_void_p, c_uint, c_uint64)),
     "device_clear_young": Service(c_bool, (c_void_p, c_uint, c_uint64)),
+    "device_share": Service(None, (c_void_p, c_void_p)),
+    "device_unshare": _ON,
+    "handle_mm_fault": Service(c_int, (c_void_p, c_uint64, c_bool), over=-14),
 }
 """Services in the order of `struct lw_kernel`."""
 

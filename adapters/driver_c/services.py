@@ -463,6 +463,17 @@ class Services:
         of = self._device(driver, device, "device_clear_young")
         return of.device.clear_young(table, self._slot(of, address, "device_clear_young"))
 
+    def device_share(self, driver: CDriver, device: int | None, mm: int | None) -> None:
+        of = self._device(driver, device, "device_share")
+        of.device.share(self._mm(driver, mm, "device_share"))
+
+    def device_unshare(self, driver: CDriver, device: int | None) -> None:
+        self._device(driver, device, "device_unshare").device.unshare()
+
+    def handle_mm_fault(self, driver: CDriver, mm: int | None, address: int, write: bool) -> int:
+        space = self._mm(driver, mm, "handle_mm_fault")
+        return driver.kernel.handle_mm_fault(space, address, write)
+
 
 # Memory of C
 

@@ -343,6 +343,11 @@ struct lw_kernel {
     bool (*device_test_young)(struct lw_device *device, unsigned int table, unsigned long address);
     bool (*device_clear_young)(struct lw_device *device, unsigned int table,
                                unsigned long address); /* whether it was set */
+    /* Walk a process's page table in place of table 0; the TLB keeps what it has after the end. */
+    void (*device_share)(struct lw_device *device, struct mm_struct *mm);
+    void (*device_unshare)(struct lw_device *device);
+    /* Have a page in the process's page table: 0 or -EFAULT.  Needs mmap_lock. */
+    int (*handle_mm_fault)(struct mm_struct *mm, unsigned long address, bool write);
 };
 
 extern const struct lw_kernel *lw_kernel __attribute__((visibility("hidden")));

@@ -65,6 +65,7 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 }
 
 /* Address spaces */
+#define handle_mm_fault(...) lw_kernel->handle_mm_fault(__VA_ARGS__)
 #define mmget_not_zero(...) lw_kernel->mmget_not_zero(__VA_ARGS__)
 #define mmput(...) lw_kernel->mmput(__VA_ARGS__)
 #define mmap_read_lock(...) lw_kernel->mmap_read_lock(__VA_ARGS__)
@@ -116,5 +117,7 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 #define device_local_address(...) lw_kernel->device_local_address(__VA_ARGS__)
 #define device_test_young(...) lw_kernel->device_test_young(__VA_ARGS__)
 #define device_clear_young(...) lw_kernel->device_clear_young(__VA_ARGS__)
+#define device_share(...) lw_kernel->device_share(__VA_ARGS__)
+#define device_unshare(...) lw_kernel->device_unshare(__VA_ARGS__)
 
 #endif

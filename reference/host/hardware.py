@@ -34,6 +34,8 @@ DEVICE_FRAMES = 4
 """Frames in a device's memory: few, so that it is full at times."""
 LOCAL = 1 << 62
 """Added to the number of a frame of its own memory this is the address that a device uses."""
+SHARED = 1 << 61
+"""Added to the number of a frame this is what a walk of the process's page table leads to."""
 
 
 class DeviceEntry(NamedTuple):
@@ -84,6 +86,8 @@ class Device:
         self._in_flight: list[int] = []
         self._young: set[tuple[int, int]] | None = None
         """Table and slot of entries whose accessed bit is set; None if there are no such bits."""
+        self.shared: AddressSpace | None = None
+        """The address space whose page table it walks in place of table 0."""
 
     # For drivers: tables and TLB
 
@@ -133,6 +137,22 @@ class Device:
         if self._young is not None:
             self._young.discard((table, slot))
 
+    # For drivers: the process's page table in place of one of its own, as by a PASID
+
+    def share(self, mm: AddressSpace) -> None:
+        """Walk the page table of an address space from now on."""
+        self.unshare()
+        self.shared = mm
+        mm.sharing.append(self)
+        self.host.record(What.SHARE, self.number, mm.number)
+
+    def unshare(self) -> None:
+        """Walk it no more; the TLB keeps what it has."""
+        if self.shared is not None:
+            self.shared.sharing.remove(self)
+            self.shared = None
+            self.host.record(What.UNSHARE, self.number)
+
     # For drivers: DMA addresses
 
     def dma_map(self, frame: Frame) -> int:
@@ -179,17 +199,39 @@ class Device:
 
     def _translate(self, piece: Operation) -> DeviceEntry | None:
         """The entry for an access within one page; None if there is none that allows it."""
-        place = piece.key, piece.page
-        entry = self._tlb.get(place)
+        write = is_write(piece)
+        entry = self._tlb.get((piece.key, piece.page))
+        if self.shared is not None and not piece.key:
+            # The process's table may allow by now what it did not: nobody flushes for that.
+            if entry is None or (write and not entry.writable):
+                entry = self._walk_shared(piece.page)
+        elif entry is None:
+            entry = self._walk(piece.key, piece.page)
+        return entry if entry is not None and (entry.writable or not write) else None
+
+    def _walk(self, table: int, slot: int) -> DeviceEntry | None:
+        """Take an entry from a page table of the device's own."""
+        entry = self.tables.get(table, {}).get(slot)
         if entry is None:
-            entry = self.tables.get(piece.key, {}).get(piece.page)
-            if entry is None:
-                return None
-            self.host.record(What.WALK, self.number, *place)
-            self._tlb[place] = entry
-            if self._young is not None:
-                self._young.add(place)
-        return entry if entry.writable or not is_write(piece) else None
+            return None
+        self.host.record(What.WALK, self.number, table, slot)
+        self._tlb[table, slot] = entry
+        if self._young is not None:
+            self._young.add((table, slot))
+        return entry
+
+    def _walk_shared(self, slot: int) -> DeviceEntry | None:
+        """Take an entry from the process's page table, after any change that is under way."""
+        self.host.tasks.wait_until(
+            lambda: self.shared is None or not self.shared.is_clear(slot), "the page table lock"
+        )
+        found = None if self.shared is None else self.shared.table.get(slot)
+        if found is None or found.frame is None or not found.present:
+            return None
+        entry = self._tlb[0, slot] = DeviceEntry(SHARED | found.frame.number, found.writable)
+        number, writable = found.frame.number, int(found.writable)
+        self.host.record(What.SHARED_WALK, self.number, slot, number, writable)
+        return entry
 
     def _fault(self, slot: int, write: bool) -> bool:
         """Whether the driver says that the access may be tried again."""
@@ -217,6 +259,8 @@ class Device:
         """The frame that an address leads to; None if it leads nowhere."""
         if address & LOCAL:
             return self.memory.live.get(address - LOCAL)
+        if address & SHARED:
+            return self.host.frame(address - SHARED)
         return self.dma.get(address)
 
     def denied(self, index: int, piece: Operation) -> Outcome:

@@ -150,6 +150,26 @@ class Kernel:
             end += 1
         return host.address(first), host.address(end), area.writable
 
+    def handle_mm_fault(self, mm: AddressSpace, address: int, write: bool) -> int:
+        """Have a page in the process's page table: 0, or -EFAULT where the area forbids it.
+
+        Needs mmap_lock.  The page may be gone again when this returns.
+        """
+        self._point("handle_mm_fault")
+        if not mm.mmap_lock.held():
+            raise Broken("H1", "handle_mm_fault is called without mmap_lock")
+        host, slot = self._host, self._host.slot(address)
+        host.locks.might_sleep("handle_mm_fault")
+        area = mm.areas.get(slot)
+        if area is None or not area.readable:
+            host.deny()
+            return -errno.EFAULT
+        if not mm.handle_fault(slot, write):
+            return -errno.EFAULT
+        host.tasks.task.granted = len(host.history)
+        self._point("handle_mm_fault")
+        return 0
+
     # Notifiers
 
     def mmu_interval_notifier_insert(

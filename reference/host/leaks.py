@@ -64,6 +64,8 @@ def _of_device(device: Device) -> Iterator[tuple[str, str]]:
         yield "W5", f"{name} still has DMA addresses: {_few(device.dma)}"
     if any(device.tables.values()):
         yield "W5", f"{name} still has page table entries after it was closed"
+    if device.shared is not None:
+        yield "W5", f"{name} still walks the page table of process {device.shared.number}"
     if device.memory.live:
         yield "W5", f"frames {_few(device.memory.live)} of {name} are still in use"
     allocations = device.driver.kernel.allocations

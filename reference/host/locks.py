@@ -246,5 +246,6 @@ NON_BLOCK = "a list callback that may not block"
 INTERVAL_NON_BLOCK = "an interval callback that may not block"
 FREE_NOTIFIER = "free_notifier"
 AGEING = "a callback that asks for young pages under a page table lock"
-_SLEEP_RULE = {NON_BLOCK: "B2", INTERVAL_NON_BLOCK: "B6", FREE_NOTIFIER: "L6"}
+SECONDARY_TLBS = "a callback that invalidates TLBs under a page table lock"
+_SLEEP_RULE = {NON_BLOCK: "B2", INTERVAL_NON_BLOCK: "B6", SECONDARY_TLBS: "T1", FREE_NOTIFIER: "L6"}
 """The rule that sleeping in a section breaks, where the contract has one of its own."""

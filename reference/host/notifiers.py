@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from reference.operations import Event
 
 from .broken import Broken
-from .locks import AGEING, INTERVAL_NON_BLOCK, NON_BLOCK
+from .locks import AGEING, INTERVAL_NON_BLOCK, NON_BLOCK, SECONDARY_TLBS
 from .ranges import ULONG_MAX, Range
 from .record import What
 from .states import states
@@ -66,6 +66,8 @@ class Subscriptions:
         self.active = 0
         """Ranges between start and end, counted while there are interval subscriptions."""
         self.has_intervals = False
+        self.released = False
+        """The address space has died, and who was on the list has been told."""
         self._open = 0
         """Ranges between start and end, whoever is subscribed."""
 
@@ -237,6 +239,29 @@ class Subscriptions:
                 notifier.invalidate_range_end(range_)
             record(What.ENDED, number, range_.number)
 
+    # TLBs that share the page tables
+
+    def invalidate_secondary_tlbs(self, start: int, end: int) -> None:
+        """`mmu_notifier_arch_invalidate_secondary_tlbs`, under a page table lock (T1, T2)."""
+        if not self._has("arch_invalidate_secondary_tlbs"):
+            return
+        host = self._host
+        slots = host.slot(start), host.slot(end - 1) + 1
+        with self._walking() as notifiers:
+            for notifier in notifiers:
+                if notifier.arch_invalidate_secondary_tlbs is None:
+                    continue
+                host.tasks.point("callback: arch_invalidate_secondary_tlbs")
+                host.record(What.TELL_TLB, notifier.number, *slots)
+                with Callback(host.tasks.task, SECONDARY_TLBS):
+                    notifier.arch_invalidate_secondary_tlbs(start, end)
+                host.record(What.TOLD_TLB, notifier.number)
+                host.tasks.point("callback returned")
+
+    def _has(self, name: str) -> bool:
+        """Whether any notifier has a callback; none is left on the list after the release."""
+        return not self.released and any(getattr(each, name) is not None for each in self.notifiers)
+
     # Young pages
 
     def clear_flush_young(self, start: int, end: int) -> bool:
@@ -257,7 +282,7 @@ class Subscriptions:
 
     def _ask(self, name: str, rule: str, *given: int) -> Iterator[bool]:
         """One answer after another of those who have a callback of this name."""
-        if not self._mm.users or all(getattr(each, name) is None for each in self.notifiers):
+        if not self._has(name):
             return
         host = self._host
         first, last = host.slot(given[0]), host.slot(given[-1] - 1)
@@ -389,6 +414,10 @@ class Subscriptions:
 
     def _enter(self, notifier: ListNotifier) -> int:
         """`__mmu_notifier_register`, with mmap_lock held for writing."""
+        if notifier.arch_invalidate_secondary_tlbs is not None and (
+            notifier.invalidate_range_start is not None or notifier.invalidate_range_end is not None
+        ):
+            return -errno.EINVAL
         self._await_quiet()
         if not self._mm.users:
             return -errno.EINVAL
@@ -441,3 +470,4 @@ class Subscriptions:
         with self._walking() as notifiers:
             for notifier in notifiers:
                 self._release_one(notifier)
+        self.released = True

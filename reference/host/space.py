@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from reference.mirrors.files import PageCache
@@ -15,6 +16,7 @@ from .notifiers import Subscriptions
 from .record import What
 
 if TYPE_CHECKING:
+    from .hardware import Device
     from .host import Host
 
 __all__ = ["AddressSpace"]
@@ -29,6 +31,10 @@ class AddressSpace(Tables):
         self.users = 1
         self.mmap_lock = ReadWriteSemaphore(host.locks, "mmap_lock")
         self.subscriptions = Subscriptions(host, self)
+        self.sharing: list[Device] = []
+        """Devices that walk this page table."""
+        self._cleared: Counter[int] = Counter()
+        """Slots of which such devices find nothing, until a change is done."""
 
     def maps(self, slot: int, file: PageCache, pages: range) -> bool:
         """Whether one of these pages of a file is mapped at a slot."""
@@ -154,6 +160,30 @@ class AddressSpace(Tables):
     ) -> Bracket:
         return Bracket(self, first, end, event, owner)
 
+    # TLBs that share the page table
+
+    def clear(self, slots: range) -> None:
+        """Clear entries and tell secondary TLBs, under the page table lock (T2).
+
+        The lock is held until `set`: devices that walk meanwhile wait for it.  Everybody else
+        finds the entries as they were until they change, which is at one moment.
+        """
+        host = self.host
+        self._cleared.update(slots)
+        self.subscriptions.invalidate_secondary_tlbs(
+            host.address(slots.start), host.address(slots.stop)
+        )
+        if self.sharing:
+            host.record(What.CLEARED, self.number, slots.start, slots.stop)
+
+    def set(self, slots: range) -> None:
+        """Give the lock back: entries are what they are now."""
+        self._cleared.subtract(slots)
+
+    def is_clear(self, slot: int) -> bool:
+        """Whether an entry is about to change, so that a device does not find it."""
+        return self._cleared[slot] > 0
+
     def changed(self, first: int, end: int, event: Event) -> None:
         """Page table entries of these slots have just changed."""
         self.host.changed(self, first, end, event)
@@ -167,14 +197,17 @@ class Bracket:
     ) -> None:
         self._space = space
         self._range = space.host.range_of(space, first, end, event, owner)
+        self._slots = range(first, end)
 
     def __enter__(self) -> None:
         self._space.host.tasks.point("invalidate_range_start")
         self._space.subscriptions.start(self._range)
         self._space.host.tasks.point("page table change")
+        self._space.clear(self._slots)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
+            self._space.set(self._slots)
             self._space.host.tasks.point("invalidate_range_end")
             self._space.subscriptions.end(self._range)
 

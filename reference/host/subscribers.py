@@ -99,7 +99,8 @@ class ListNotifier:
 
     `invalidate_range_start` gives 0, or -EAGAIN if the range is not blockable.  The three that
     are asked for young pages are called under a page table lock, so they may not sleep; they are
-    given bytes `start` to `end` (exclusive), or an address.
+    given bytes `start` to `end` (exclusive), or an address.  `arch_invalidate_secondary_tlbs` is
+    called there as well, with such a range (T1); who has it is not told of start and end.
     """
 
     invalidate_range_start: Callable[[Range], int] | None = None

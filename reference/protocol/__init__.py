@@ -5,7 +5,16 @@ what it did, and when, can.  Nothing here knows the host: a record is plain data
 """
 
 from .check import check
-from .coverage import CONDITIONS, UNTESTED, missing, required
+from .coverage import CONDITIONS, UNTESTED, missing, out_of_reach, required
 from .violation import Profile, Violation
 
-__all__ = ["CONDITIONS", "UNTESTED", "Profile", "Violation", "check", "missing", "required"]
+__all__ = [
+    "CONDITIONS",
+    "UNTESTED",
+    "Profile",
+    "Violation",
+    "check",
+    "missing",
+    "out_of_reach",
+    "required",
+]

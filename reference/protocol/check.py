@@ -18,6 +18,7 @@ from .migration import Migration
 from .pins import Pins
 from .progress import Progress
 from .registrations import Registrations
+from .sharing import Sharing
 from .state import CHANGES, State
 from .violation import Breach, Profile, Violation
 
@@ -29,6 +30,7 @@ CHECKERS: tuple[type[Checker], ...] = (
     Collect,
     Brackets,
     Ageing,
+    Sharing,
     Pins,
     Registrations,
     Life,

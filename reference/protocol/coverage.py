@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from reference.syncmodels import Sync
 
-__all__ = ["CONDITIONS", "REQUIRED", "UNTESTED", "count", "missing", "required"]
+__all__ = ["CONDITIONS", "REQUIRED", "UNTESTED", "count", "missing", "out_of_reach", "required"]
 
 _NOTIFIED = (
     "I12/UNMAP/blockable/present",
@@ -74,6 +74,11 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(
             ("Y1", "Y2", "Y3"), "the driver was not asked about a page that its device had used"
         ),
+        **dict.fromkeys(
+            ("T1", "T2"), "no device that shares the process's page tables was told of a page"
+        ),
+        "S8": "the driver did not wait for memory",
+        "H5": "the driver did not look pages up",
         "S3": "no end callback of the driver ran for pages that its device had reached",
         "I1": "no insertion of a subscription failed",
         "I11": "the driver does not call mmu_interval_check_retry",
@@ -89,10 +94,19 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 )
 """Rules that concern a driver only if it does something, and what never happened if not."""
 
+_OF_RANGES = frozenset(
+    {
+        *("E.UNMAP", "E.CLEAR", "E.PROTECTION_VMA", "E.PROTECTION_PAGE", "E.RELEASE"),
+        *("E.MIGRATE", "E.EXCLUSIVE", "E1", "B1", "S1", "S2", "S5", "I12"),
+    }
+)
+"""Rules about the callbacks for ranges, or that are put to the test by them."""
+
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "E.SOFT_DIRTY": "the host keeps no soft-dirty bits, so no write of a device can be missed",
-        **dict.fromkeys(("T1", "T2", "T3", "T4"), "every device has page tables of its own"),
+        "T3": "a TLB that breaks it has kept an old page before, when it was told, which is T2",
+        "T4": "it allows the kernel to wait, which the host does not; no driver can break it",
         "D1": "drm_gpusvm is no service of the host; the check before its commit is also H2 and I9",
     }
 )
@@ -109,6 +123,24 @@ def _fits(cell: list[str], wanted: list[str]) -> bool:
     return len(cell) == len(wanted) and all(
         part in ("*", name) for name, part in zip(cell, wanted, strict=True)
     )
+
+
+def out_of_reach(exercised: Mapping[str, int], rule: str) -> str:
+    """Why a rule cannot have been put to the test by what a driver did; empty if it was or can."""
+    if _is_reached(exercised, rule):
+        return ""
+    if rule in _OF_RANGES and _shares(exercised):
+        return "the driver shares the process's page tables, and is not told of ranges"
+    return CONDITIONS.get(rule) or UNTESTED.get(rule, "")
+
+
+def _shares(exercised: Mapping[str, int]) -> bool:
+    """Whether a driver has told TLBs of changes, and was told of no range."""
+    return _is_reached(exercised, "T2") and not _is_reached(exercised, "S1")
+
+
+def _is_reached(exercised: Mapping[str, int], rule: str) -> bool:
+    return any(number and cell.split("/")[0] == rule for cell, number in exercised.items())
 
 
 def required(
@@ -144,4 +176,6 @@ def _within_reach(exercised: Mapping[str, int], pattern: str, operations: Collec
 
 def _concerns(exercised: Mapping[str, int], rule: str) -> bool:
     """Whether a rule that holds under a condition has come up at all."""
-    return rule not in CONDITIONS or any(cell.split("/")[0] == rule for cell in exercised)
+    if rule in _OF_RANGES and _shares(exercised):
+        return False
+    return rule not in CONDITIONS or _is_reached(exercised, rule)

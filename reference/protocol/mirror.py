@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-__all__ = ["LOCAL", "Mirror", "Place", "Translation"]
+__all__ = ["LOCAL", "SHARED", "Mirror", "Place", "Translation"]
 
 LOCAL = 1 << 62
 """Added to the number of a frame of a device's memory this is its address for the device."""
+SHARED = 1 << 61
+"""Added to the number of a frame this is what a walk of the process's page table leads to."""
 Place = tuple[int, int]
 """A device's page table, and a page slot."""
 
@@ -40,6 +42,8 @@ class Mirror:
         """By number of a job that the device works on, the places that its keys led to."""
         self.young: set[Place] | None = None
         """Places whose accessed bit is set; None while the page tables have no such bits."""
+        self.shares: int | None = None
+        """The address space whose page table it walks."""
         self.told: dict[Place, int] = {}
         """By place, the subscription that tells when its translation ceases to hold."""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from reference.operations import Event
 from reference.record import STATES, What
 
-from .mirror import LOCAL, Mirror, Place, Translation
+from .mirror import LOCAL, SHARED, Mirror, Place, Translation
 
 __all__ = [
     "CHANGES",
@@ -363,6 +363,17 @@ class State:
             if mirror.young is not None:
                 mirror.young.add((table, slot))
 
+    def _share(self, _index: int, _actor: int, device: int, space: int) -> None:
+        self.mirror(device).shares = space
+
+    def _unshare(self, _index: int, _actor: int, device: int) -> None:
+        self.mirror(device).shares = None
+
+    def _shared_walk(
+        self, _index: int, _actor: int, device: int, slot: int, frame: int, writable: int
+    ) -> None:
+        self.mirror(device).tlb[0, slot] = Translation(SHARED | frame, bool(writable))
+
     def _keep_young(self, _index: int, _actor: int, device: int) -> None:
         self.mirror(device).young = set()
 
@@ -450,6 +461,9 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.DEVICE_MAP: "_map",
         What.DEVICE_UNMAP: "_unmap",
         What.WALK: "_walk",
+        What.SHARE: "_share",
+        What.UNSHARE: "_unshare",
+        What.SHARED_WALK: "_shared_walk",
         What.KEEP_YOUNG: "_keep_young",
         What.CLEAR_YOUNG: "_clear_young",
         What.FLUSH: "_flush",

@@ -13,6 +13,7 @@ from reference.drivers.driver import Driver
 from reference.drivers.faulting import FaultingDriver
 from reference.drivers.refcounting import RefcountingDriver
 from reference.drivers.registration import RegistrationDriver
+from reference.drivers.sharing import SharingDriver
 from reference.geometry import Geometry
 from reference.program import Program
 from reference.protocol import Profile
@@ -29,6 +30,7 @@ BASES: dict[str, type[Driver]] = {
     "registration": RegistrationDriver,
     "caching": CachingDriver,
     "ageing": AgeingDriver,
+    "sharing": SharingDriver,
 }
 """The correct drivers that mutants are made from, by name."""
 
