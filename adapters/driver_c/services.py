@@ -5,7 +5,6 @@ A method is named as its service and is given the driver that calls, then the ar
 
 from __future__ import annotations
 
-import ctypes
 import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +17,7 @@ from reference.host.migrate import MigrateVma
 from reference.host.space import AddressSpace
 
 from .layouts import HmmRangeStruct, JobStruct, MigrateStruct, NotifierStruct, VmaStruct
+from .pointers import required, set_word, set_words, shared, word, words
 from .structs import Interval, Notifier, WaitQueue, interval
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ __all__ = ["Services"]
 
 T = TypeVar("T")
 _FOLL_WRITE, _FOLL_LONGTERM = 1 << 0, 1 << 8
-_STACK = 64 << 10
-"""Bytes around a frame that are stack for sure."""
 
 
 class Services:
@@ -38,7 +36,7 @@ class Services:
 
     def _find(self, driver: CDriver, address: int | None, kind: type[T], service: str) -> T:
         """What a structure of C that begins with its handle stands for."""
-        number = _word(_required(address, service))
+        number = word(required(address, service))
         return driver.handles.find(number, kind, service)
 
     def _mm(self, driver: CDriver, number: int | None, service: str) -> AddressSpace:
@@ -66,7 +64,7 @@ class Services:
 
     def mutex_init(self, driver: CDriver, lock: int | None, name: bytes, frame: int) -> None:
         made = driver.kernel.mutex(_text(name))
-        _set_word(_shared(lock, frame, "mutex_init"), driver.handles.new(made))
+        set_word(shared(lock, frame, "mutex_init"), driver.handles.new(made))
 
     def mutex_lock(self, driver: CDriver, lock: int | None) -> None:
         self._find(driver, lock, Mutex, "mutex_lock").lock()
@@ -84,7 +82,7 @@ class Services:
 
     def spin_lock_init(self, driver: CDriver, lock: int | None, name: bytes, frame: int) -> None:
         made = driver.kernel.spinlock(_text(name))
-        _set_word(_shared(lock, frame, "spin_lock_init"), driver.handles.new(made))
+        set_word(shared(lock, frame, "spin_lock_init"), driver.handles.new(made))
 
     def spin_lock(self, driver: CDriver, lock: int | None) -> None:
         self._find(driver, lock, SpinLock, "spin_lock").lock()
@@ -94,7 +92,7 @@ class Services:
 
     def init_rwsem(self, driver: CDriver, lock: int | None, name: bytes, frame: int) -> None:
         made = driver.kernel.rwsem(_text(name))
-        _set_word(_shared(lock, frame, "init_rwsem"), driver.handles.new(made))
+        set_word(shared(lock, frame, "init_rwsem"), driver.handles.new(made))
 
     def down_read(self, driver: CDriver, lock: int | None) -> None:
         self._find(driver, lock, ReadWriteSemaphore, "down_read").down_read()
@@ -114,7 +112,7 @@ class Services:
         self, driver: CDriver, queue: int | None, name: bytes, frame: int
     ) -> None:
         made = WaitQueue(_text(name))
-        _set_word(_shared(queue, frame, "init_waitqueue_head"), driver.handles.new(made))
+        set_word(shared(queue, frame, "init_waitqueue_head"), driver.handles.new(made))
 
     def wake_up(self, driver: CDriver, queue: int | None) -> None:
         self._find(driver, queue, WaitQueue, "wake_up").wakes += 1
@@ -139,7 +137,7 @@ class Services:
         driver.kernel.cond_resched()
 
     def dma_fence_wait(self, driver: CDriver, job: int | None) -> None:
-        struct = JobStruct.from_address(_required(job, "dma_fence_wait"))
+        struct = JobStruct.from_address(required(job, "dma_fence_wait"))
         driver.kernel.dma_fence_wait(driver.handles.find(struct.lw_handle, Job, "dma_fence_wait"))
 
     # Memory
@@ -167,7 +165,7 @@ class Services:
 
     def vma_lookup(self, driver: CDriver, mm: int | None, address: int, vma: int | None) -> bool:
         found = driver.kernel.vma_range(self._mm(driver, mm, "vma_lookup"), address)
-        struct = VmaStruct.from_address(_required(vma, "vma_lookup"))
+        struct = VmaStruct.from_address(required(vma, "vma_lookup"))
         if found is not None:
             struct.vm_start, struct.vm_end, struct.vm_write = found
         return found is not None
@@ -186,7 +184,7 @@ class Services:
     ) -> int:
         service = "mmu_interval_notifier_insert"
         space = self._mm(driver, mm, service)
-        made = interval(driver, _shared(notifier, frame, service), _required(ops, service))
+        made = interval(driver, shared(notifier, frame, service), required(ops, service))
         # Callbacks may come before this returns: let them find it complete.
         struct = NotifierStruct.from_address(made.address)
         struct.lw_handle, struct.mm, struct.ops = driver.handles.new(made), mm, ops
@@ -228,8 +226,8 @@ class Services:
     ) -> int:
         service = "mmu_notifier_register"
         space = self._mm(driver, mm, service)
-        struct = NotifierStruct.from_address(_shared(notifier, frame, service))
-        made = Notifier(driver, notifier or 0, _required(struct.ops, service), mm or 0)
+        struct = NotifierStruct.from_address(shared(notifier, frame, service))
+        made = Notifier(driver, notifier or 0, required(struct.ops, service), mm or 0)
         answer = driver.kernel.mmu_notifier_register(made, space)
         if answer:
             made.forget()
@@ -243,13 +241,13 @@ class Services:
         """Address of a `struct mmu_notifier`, or a negative errno (`ERR_PTR`)."""
         service = "mmu_notifier_get"
         space = self._mm(driver, mm, service)
-        found = driver.library.operations(_required(ops, service))
+        found = driver.library.operations(required(ops, service))
         found.driver = driver
         notifier = driver.kernel.mmu_notifier_get(found, space)
         if isinstance(notifier, int):
             return notifier
         assert isinstance(notifier, Notifier)
-        return _shared(notifier.address, frame, service)
+        return shared(notifier.address, frame, service)
 
     def mmu_notifier_put(self, driver: CDriver, notifier: int | None) -> None:
         found = self._find(driver, notifier, Notifier, "mmu_notifier_put")
@@ -273,7 +271,7 @@ class Services:
     def _look_up(
         self, driver: CDriver, address: int | None, service: str, call: Callable[[HmmRange], int]
     ) -> int:
-        struct = HmmRangeStruct.from_address(_required(address, service))
+        struct = HmmRangeStruct.from_address(required(address, service))
         found = self._find(driver, struct.notifier, Interval, service)
         range_ = HmmRange(
             found.inserted(service),
@@ -284,11 +282,11 @@ class Services:
             struct.pfn_flags_mask,
             self._owner(driver, struct.dev_private_owner, service),
         )
-        pfns = _required(struct.hmm_pfns, service)
-        range_.hmm_pfns = _read(pfns, _pages(driver, struct.start, struct.end))
+        pfns = required(struct.hmm_pfns, service)
+        range_.hmm_pfns = words(pfns, _pages(driver, struct.start, struct.end))
         answer = call(range_)
         struct.notifier_seq = range_.notifier_seq
-        _write(pfns, range_.hmm_pfns)
+        set_words(pfns, range_.hmm_pfns)
         return answer
 
     def pin_user_pages(
@@ -304,7 +302,7 @@ class Services:
         )
         if isinstance(pinned, int):
             return pinned
-        _write(_required(pages, service), pinned)
+        set_words(required(pages, service), pinned)
         return count
 
     def unpin_user_page(self, driver: CDriver, page: int | None) -> None:
@@ -341,7 +339,7 @@ class Services:
 
     def migrate_vma_setup(self, driver: CDriver, address: int | None) -> int:
         service = "migrate_vma_setup"
-        struct = MigrateStruct.from_address(_required(address, service))
+        struct = MigrateStruct.from_address(required(address, service))
         if not struct.src or not struct.dst:
             return -errno.EINVAL
         args = MigrateVma(
@@ -355,15 +353,15 @@ class Services:
         answer = driver.kernel.migrate_vma_setup(args)
         struct.lw_handle = 0 if answer else driver.handles.new(args)
         if answer == 0:
-            _write(struct.src, args.src)
+            set_words(struct.src, args.src)
             struct.cpages = args.cpages
         return answer
 
     def migrate_vma_pages(self, driver: CDriver, address: int | None) -> None:
         struct, args = self._migration(driver, address, "migrate_vma_pages")
-        args.dst = _read(struct.dst, len(args.src))
+        args.dst = words(struct.dst, len(args.src))
         driver.kernel.migrate_vma_pages(args)
-        _write(struct.src, args.src)
+        set_words(struct.src, args.src)
 
     def migrate_vma_finalize(self, driver: CDriver, address: int | None) -> None:
         struct, args = self._migration(driver, address, "migrate_vma_finalize")
@@ -375,13 +373,13 @@ class Services:
         self, driver: CDriver, address: int | None, service: str
     ) -> tuple[MigrateStruct, MigrateVma]:
         """A migration that was set up, whose arguments are still what they were."""
-        struct = MigrateStruct.from_address(_required(address, service))
+        struct = MigrateStruct.from_address(required(address, service))
         args = driver.handles.find(struct.lw_handle, MigrateVma, service)
         if (struct.start, struct.end) != (args.start, args.end):
             raise Broken("W6", f"{service}: start or end has changed since migrate_vma_setup")
         for array, what in ((struct.src, "src"), (struct.dst, "dst")):
-            _required(array, f"{service}: {what}")
-        if _read(struct.src, len(args.src)) != args.src:
+            required(array, f"{service}: {what}")
+        if words(struct.src, len(args.src)) != args.src:
             raise Broken("W6", f"{service}: the driver has written to src")
         return struct, args
 
@@ -391,7 +389,7 @@ class Services:
         service = "device_pages"
         found = self._device(driver, device, service).kernel.device_pages()[:count]
         if found:
-            _write(_required(pages, service), found)
+            set_words(required(pages, service), found)
         return len(found)
 
     def address_of_device_page(
@@ -400,8 +398,8 @@ class Services:
         service = "address_of_device_page"
         place = driver.kernel.address_of_device_page(page or 0)
         if place is not None:
-            _set_word(_required(mm, service), driver.handles.of(place[0]))
-            _set_word(_required(address, service), place[1])
+            set_word(required(mm, service), driver.handles.of(place[0]))
+            set_word(required(address, service), place[1])
         return place is not None
 
     def make_device_exclusive_range(
@@ -414,13 +412,13 @@ class Services:
         owner: int | None,
     ) -> int:
         service = "make_device_exclusive_range"
-        space, pages = self._mm(driver, mm, service), _required(pages, service)
+        space, pages = self._mm(driver, mm, service), required(pages, service)
         self._slot(driver, start, service)
         self._slot(driver, end - 1, service)
         found = driver.kernel.make_device_exclusive_range(
             space, start, end, self._owner(driver, owner, service)
         )
-        _write(pages, found)
+        set_words(pages, found)
         return len(found)
 
     # The hardware
@@ -473,39 +471,6 @@ class Services:
     def handle_mm_fault(self, driver: CDriver, mm: int | None, address: int, write: bool) -> int:
         space = self._mm(driver, mm, "handle_mm_fault")
         return driver.kernel.handle_mm_fault(space, address, write)
-
-
-# Memory of C
-
-
-def _required(address: int | None, service: str) -> int:
-    if not address:
-        raise Broken("W6", f"{service} of NULL")
-    return address
-
-
-def _shared(address: int | None, frame: int, service: str) -> int:
-    """The address of what other tasks will use, which cannot lie on the stack."""
-    address = _required(address, service)
-    if abs(address - frame) < _STACK:
-        raise Broken("W6", f"{service}: on the stack, where no other task can see it")
-    return address
-
-
-def _word(address: int) -> int:
-    return ctypes.c_uint64.from_address(address).value
-
-
-def _set_word(address: int, value: int) -> None:
-    ctypes.c_uint64.from_address(address).value = value
-
-
-def _read(address: int, count: int) -> list[int]:
-    return list((ctypes.c_uint64 * count).from_address(address))
-
-
-def _write(address: int, values: list[int]) -> None:
-    ctypes.memmove(address, (ctypes.c_uint64 * len(values))(*values), 8 * len(values))
 
 
 def _pages(driver: CDriver, start: int, end: int) -> int:
