@@ -324,7 +324,7 @@ class TestExpected:
     def run(self, folder: Path, text: str, spec: str = MUTANT) -> Done:
         (folder / "expect.toml").write_text(text)
         return lastwriter(
-            folder, "certify", spec, "--programs", "400", "--seed", "1",
+            folder, "certify", spec, "--programs", "200", "--seed", "1",
             "--expect", "expect.toml", "--in-process",
         )  # fmt: skip
 

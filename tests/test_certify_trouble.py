@@ -38,11 +38,11 @@ class TestTrouble:
     def test_is_a_failure_and_the_run_goes_on(
         self, name: str, rule: str, message: str, options: tuple[str, ...], tmp_path: Path
     ) -> None:
-        budget = ("--programs", "25", "--seed", "4")
+        budget = ("--programs", "12", "--seed", "4")
         done = lastwriter(tmp_path, "certify", trouble(name), *budget, *options)
         assert (done.status, done.errors) == (1, "")
         certificate = done.certificate
-        assert 0 < certificate.failing_programs < certificate.programs <= 25
+        assert 0 < certificate.failing_programs < certificate.programs <= 12
         assert done.rule(rule).verdict is Verdict.FAIL
         assert done.rule(rule).exercised == certificate.programs - certificate.failing_programs
         (record,) = certificate.failures

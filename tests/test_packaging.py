@@ -110,7 +110,8 @@ def test_the_wheel_has_nothing_else(wheel: Path) -> None:
 def test_an_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
     (file,) = wheel.glob("*.whl")
     python = virtual_environment(tmp_path / "venv")
-    install = [str(python), "-m", "pip", "install", "--no-index", "--no-deps"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    install = [*pip, "install", "--no-index", "--no-deps"]
     # --ignore-installed: the requirements lie beside what the tests themselves run on
     subprocess.run(
         [*install, "--ignore-installed", str(file)],
@@ -128,7 +129,7 @@ def test_an_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
 
 def virtual_environment(folder: Path) -> Path:
     """A virtual environment that finds the installed requirements of this one; its Python."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     (packages,) = folder.glob("lib/python3*/site-packages")
     # Only what is a path is taken from here, so that ours can come from the wheel alone.
     paths = [path for path in sys.path if path.endswith("-packages")]
