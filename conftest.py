@@ -18,7 +18,7 @@ if "conformance.plugin" not in sys.modules:
 os.environ.setdefault("LASTWRITER_SETTINGS", "keep")
 
 
-MEASURED_SECONDS = 0.2
+MEASURED_SECONDS = 0.05
 """Processor time for which the coverage of a test is measured: what a long one does after that, it
 has mostly done before, and measuring takes longer than what is measured."""
 
