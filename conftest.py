@@ -1,14 +1,19 @@
 """For a checkout: makes the suite's plugin known where it is not installed, and examples steady."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from coverage import Coverage
 
 from conformance.backend import steady_choices
+
+if TYPE_CHECKING:
+    from coverage import Coverage
 
 # Where it is known already, this file may be met too late to name plugins.
 if "conformance.plugin" not in sys.modules:
@@ -26,8 +31,10 @@ has mostly done before, and measuring takes longer than what is measured."""
 def pytest_configure(config: pytest.Config) -> None:
     """Measures coverage in the processes that tests run in, and not in those that they start."""
     runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
-    if runs_tests and (coverage := Coverage.current()) is not None:
-        config.pluginmanager.register(Measured(coverage))
+    # Whoever tests a candidate in a checkout need not have it installed.
+    coverage = sys.modules.get("coverage")
+    if runs_tests and coverage is not None and (measuring := coverage.Coverage.current()):
+        config.pluginmanager.register(Measured(measuring))
 
 
 class Measured:
