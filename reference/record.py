@@ -97,6 +97,8 @@ class What(enum.IntEnum):
     TELL_TLB = 87  # subscription, first, end: arch_invalidate_secondary_tlbs is called
     TOLD_TLB = 88  # subscription: it has returned
     CLEARED = 89  # space, first, end: entries are clear, all TLBs are told, none is set yet
+    SOFT_DIRTY = 90  # space, page: a driver has its soft-dirty bit set
+    TRACKED = 91  # space: from now on writes are to be seen, all end callbacks have run
 
 
 class Entry(NamedTuple):

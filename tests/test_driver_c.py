@@ -213,7 +213,7 @@ def test_a_waiter_that_nobody_wakes_is_a_deadlock(tmp_path: Path) -> None:
     path = tmp_path / "forgetful.c"
     path.write_text(source.replace("wake_up(&buffer->idle);", ";"))
     driver = load_c_driver(path)
-    drawn = enumerate(programs(driver, 200, 5, pages=2, most=20))
+    drawn = enumerate(programs(driver, 1000, 5, pages=2, most=20))
     runs = (run_program(replace(p, schedule=schedule("random", s)), driver) for s, p in drawn)
     broken = next(run.broken for run in runs if run.broken is not None)
     assert broken.rule == "W1"

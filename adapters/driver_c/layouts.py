@@ -306,6 +306,7 @@ SERVICES: dict[str, Service] = {
     "device_share": Service(None, (c_void_p, c_void_p)),
     "device_unshare": _ON,
     "handle_mm_fault": Service(c_int, (c_void_p, c_uint64, c_bool), over=-14),
+    "pte_mksoft_dirty": Service(None, (c_void_p, c_uint64)),
 }
 """Services in the order of `struct lw_kernel`."""
 

@@ -472,6 +472,9 @@ class Services:
         space = self._mm(driver, mm, "handle_mm_fault")
         return driver.kernel.handle_mm_fault(space, address, write)
 
+    def pte_mksoft_dirty(self, driver: CDriver, mm: int | None, address: int) -> None:
+        driver.kernel.pte_mksoft_dirty(self._mm(driver, mm, "pte_mksoft_dirty"), address)
+
 
 def _pages(driver: CDriver, start: int, end: int) -> int:
     """Number of pages in a range; 0 if it is not in the arena."""

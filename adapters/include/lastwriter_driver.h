@@ -348,6 +348,8 @@ struct lw_kernel {
     void (*device_unshare)(struct lw_device *device);
     /* Have a page in the process's page table: 0 or -EFAULT.  Needs mmap_lock. */
     int (*handle_mm_fault)(struct mm_struct *mm, unsigned long address, bool write);
+    /* Have a page count as written, as the end callback may after MMU_NOTIFY_SOFT_DIRTY. */
+    void (*pte_mksoft_dirty)(struct mm_struct *mm, unsigned long address);
 };
 
 extern const struct lw_kernel *lw_kernel __attribute__((visibility("hidden")));

@@ -70,6 +70,7 @@ static inline void *lw_kcalloc(size_t count, size_t size, gfp_t flags, const cha
 #define mmput(...) lw_kernel->mmput(__VA_ARGS__)
 #define mmap_read_lock(...) lw_kernel->mmap_read_lock(__VA_ARGS__)
 #define mmap_read_unlock(...) lw_kernel->mmap_read_unlock(__VA_ARGS__)
+#define pte_mksoft_dirty(...) lw_kernel->pte_mksoft_dirty(__VA_ARGS__)
 #define vma_lookup(...) lw_kernel->vma_lookup(__VA_ARGS__)
 
 /* Notifiers */

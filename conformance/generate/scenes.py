@@ -85,7 +85,7 @@ _WITHOUT_SLEEP = Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 255})
 _OF_EACH_KIND = tuple(
     Step({Kind.INVALIDATE: 1}, {**_HERE, HOW: 0, OTHER: -(-256 * place // len(Event))})
     for place, event in enumerate(Event)
-    if event in {Event.RELEASE, Event.MIGRATE, Event.EXCLUSIVE, Event.UNKNOWN}
+    if event in {Event.SOFT_DIRTY, Event.RELEASE, Event.MIGRATE, Event.EXCLUSIVE, Event.UNKNOWN}
 )
 """Events that are rarely anybody else's doing."""
 _QUEUE = Step({**_ACCESSES, Kind.DREAD: 5}, {**_HERE, HOW: 255})

@@ -231,10 +231,17 @@ class MemoryEvents:
     # Injected invalidations
 
     def invalidate(self, index: int, op: Operation) -> Outcome:
-        """An invalidation after which nothing changes (B11)."""
+        """An invalidation after which nothing changes (B11).
+
+        That of soft-dirty bits changes rights, and is of the whole process.  A kernel has none
+        that may not sleep, so that such a one changes nothing either.
+        """
         host, space = self._host, self._space(op)
         if space is None:
             return skipped(errno.ESRCH)
+        if op.event == Event.SOFT_DIRTY and not op.flags & Flag.NONBLOCK:
+            space.clear_soft_dirty()
+            return self._end(index, op, OK)
         first, end, blockable = op.page, op.page + op.pages, not op.flags & Flag.NONBLOCK
         range_ = host.range_of(space, first, end, Event(op.event), None, blockable)
         answer = space.subscriptions.start(range_)

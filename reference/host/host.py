@@ -26,7 +26,7 @@ from .locks import Locks
 from .ranges import BASE, Range
 from .record import Record, What
 from .space import AddressSpace
-from .states import rights
+from .states import rights, tracked
 from .tasks import Tasks
 from .unlinked import Unlinked
 
@@ -165,6 +165,8 @@ class Host(MemoryManager):
 
     def changed(self, space: AddressSpace, first: int, end: int, event: Event) -> None:
         told = rights(space, first, end) if event in _PROTECTING else ""
+        if event == Event.SOFT_DIRTY:
+            told = tracked(space, first, end)
         self.record(What.CHANGE, space.number, first, end, int(event), told)
 
     # Files

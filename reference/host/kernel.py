@@ -170,6 +170,11 @@ class Kernel:
         self._point("handle_mm_fault")
         return 0
 
+    def pte_mksoft_dirty(self, mm: AddressSpace, address: int) -> None:
+        """Have a page count as written, as the end callback may after SOFT_DIRTY."""
+        self._point("pte_mksoft_dirty")
+        mm.make_soft_dirty(self._host.slot(address))
+
     # Notifiers
 
     def mmu_interval_notifier_insert(

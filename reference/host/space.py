@@ -13,7 +13,9 @@ from reference.operations import Event
 
 from .locks import ReadWriteSemaphore
 from .notifiers import Subscriptions
+from .ranges import ULONG_MAX, Range
 from .record import What
+from .states import is_watched
 
 if TYPE_CHECKING:
     from .hardware import Device
@@ -148,6 +150,23 @@ class AddressSpace(Tables):
         self._unshare(entry)
         return False
 
+    def clear_soft_dirty(self) -> None:
+        """Have the first write to each page seen anew: `clear_refs_write` of fs/proc/task_mmu.c.
+
+        The bits themselves nobody here reads: what counts is that the next write faults.
+        """
+        with self.mmap_lock.writing():
+            with self.invalidating_all(Event.SOFT_DIRTY):
+                for entry in self.table.values():
+                    if is_watched(entry):
+                        entry.writable = False
+                self.changed(0, self.host.geometry.pages, Event.SOFT_DIRTY)
+            self.host.record(What.TRACKED, self.number)
+
+    def make_soft_dirty(self, slot: int) -> None:
+        """Count a page as written (E.SOFT_DIRTY)."""
+        self.host.record(What.SOFT_DIRTY, self.number, slot)
+
     # Notifiers
 
     def invalidate_range_start(
@@ -158,7 +177,13 @@ class AddressSpace(Tables):
     def invalidating(  # type: ignore[override]
         self, first: int, end: int, event: Event, owner: object | None = None
     ) -> Bracket:
-        return Bracket(self, first, end, event, owner)
+        range_ = self.host.range_of(self, first, end, event, owner)
+        return Bracket(self, range_, range(first, end))
+
+    def invalidating_all(self, event: Event) -> Bracket:
+        """Likewise of every address, those outside the arena too."""
+        range_ = self.host.new_range(self, 0, ULONG_MAX, event)
+        return Bracket(self, range_, range(self.host.geometry.pages))
 
     # TLBs that share the page table
 
@@ -192,12 +217,10 @@ class AddressSpace(Tables):
 class Bracket:
     """Start and end of an invalidation around a change of page table entries."""
 
-    def __init__(
-        self, space: AddressSpace, first: int, end: int, event: Event, owner: object | None
-    ) -> None:
+    def __init__(self, space: AddressSpace, range_: Range, slots: range) -> None:
         self._space = space
-        self._range = space.host.range_of(space, first, end, event, owner)
-        self._slots = range(first, end)
+        self._range = range_
+        self._slots = slots
 
     def __enter__(self) -> None:
         self._space.host.tasks.point("invalidate_range_start")

@@ -9,7 +9,7 @@ from reference.mirrors.memory import Area, PageTableEntry
 if TYPE_CHECKING:
     from .space import AddressSpace
 
-__all__ = ["rights", "states"]
+__all__ = ["is_watched", "rights", "states", "tracked"]
 
 
 def states(space: AddressSpace, first: int, end: int) -> str:
@@ -44,6 +44,26 @@ def _state(space: AddressSpace, area: Area, entry: PageTableEntry | None) -> str
 def rights(space: AddressSpace, first: int, end: int) -> str:
     """The most that a device may do at each slot: `w` write, `r` only read, `-` neither."""
     return "".join(_rights(space, slot) for slot in range(first, end))
+
+
+def tracked(space: AddressSpace, first: int, end: int) -> str:
+    """The most that a device may do unseen once soft-dirty bits are clear, as `rights` has it.
+
+    A page that is not there keeps its bit where no write-protection watches it, so that nobody
+    is asked to see writes to it; and bits of pinned pages are not cleared.
+    """
+    return "".join(
+        "r" if right == "w" and is_watched(space.table.get(slot)) else right
+        for slot, right in enumerate(rights(space, first, end), first)
+    )
+
+
+def is_watched(entry: PageTableEntry | None) -> bool:
+    """Whether clearing soft-dirty bits write-protects an entry, as `clear_soft_dirty` has it."""
+    if entry is None or entry.migrating or entry.exclusive is not None:
+        return False
+    frame = entry.frame
+    return frame is not None and frame.device is None and not frame.pins
 
 
 def _rights(space: AddressSpace, slot: int) -> str:

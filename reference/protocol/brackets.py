@@ -29,6 +29,8 @@ class Brackets(Checker):
         What.STARTED: "started",
         What.CHANGE: "change",
         What.FINISH: "finish",
+        What.SOFT_DIRTY: "soft_dirty",
+        What.TRACKED: "tracked",
         What.SLEEP: "sleep",
         What.BLOCK: "block",
         What.DEVICE_MAP: "device_map",
@@ -46,6 +48,8 @@ class Brackets(Checker):
         """By actor, the ranges that were open when it last went to sleep."""
         self._pinned: dict[tuple[int, int], tuple[int, int]] = {}
         """By actor and frame: address space and slot of what was pinned, and not mapped since."""
+        self._unseen: dict[int, str] = {}
+        """By address space, rights of each page that leave no write of a device unseen."""
 
     # Exercise
 
@@ -251,8 +255,26 @@ class Brackets(Checker):
                 continue
             if space in self.state.dead and event == Event.UNMAP:
                 self._check_gone(mirror, space)
+            elif event == Event.SOFT_DIRTY:
+                # Drivers may still have the bits set, until the end.
+                self._unseen[space] = str(entry.arguments[4])
             elif event in PROTECTING and self.invalidated:
                 self._check_rights(mirror, first, str(entry.arguments[4]), Event(event))
+
+    def soft_dirty(self, _index: int, entry: Entry) -> None:
+        """A driver sees to it that a page counts as written."""
+        space, slot = map(int, entry.arguments)
+        rights = self._unseen.get(space, "")
+        if 0 <= slot < len(rights):
+            self._unseen[space] = f"{rights[:slot]}w{rights[slot + 1 :]}"
+
+    def tracked(self, _index: int, entry: Entry) -> None:
+        """No device writes pages unseen whose soft-dirty bits have been cleared."""
+        space = int(entry.arguments[0])
+        rights = self._unseen.pop(space, "")
+        for mirror in self.state.mirrors.values():
+            if mirror.space == space and self.invalidated:
+                self._check_rights(mirror, 0, rights, Event.SOFT_DIRTY)
 
     def _check_gone(self, mirror: Mirror, space: int) -> None:
         for way, place, _entry in mirror.reachable():
@@ -276,9 +298,11 @@ class Brackets(Checker):
     # Between start and end (S2, K1)
 
     def device_map(self, _index: int, entry: Entry) -> None:
-        device, _table, slot = map(int, entry.arguments[:3])
+        device, table, slot, address, writable = map(int, entry.arguments)
         mirror = self.state.mirror(device)
         if not self.invalidated or mirror.space is None:
+            return
+        if mirror.write_protects((table, slot), address, bool(writable)):
             return
         place = mirror.space, slot
         self._pinned = {key: pinned for key, pinned in self._pinned.items() if pinned != place}

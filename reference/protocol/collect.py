@@ -277,7 +277,7 @@ class Collect(Checker):
     def device_map(self, _index: int, entry: Entry) -> None:
         device, table, slot, address, writable = map(int, entry.arguments)
         mirror = self.state.mirror(device)
-        if not self.invalidated:
+        if not self.invalidated or mirror.write_protects((table, slot), address, bool(writable)):
             return
         frame = mirror.frame(address)
         where = f"device {device} maps page {slot}"

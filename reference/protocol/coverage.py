@@ -21,6 +21,7 @@ _NOTIFIED = (
     "I12/RELEASE/blockable/*",
     "E.PROTECTION_VMA/PROTECTION_VMA/blockable/present",
     "E.PROTECTION_PAGE/PROTECTION_PAGE/blockable/present",
+    "E.SOFT_DIRTY/SOFT_DIRTY/blockable/*",
     "S2/UNMAP/blockable/*",
     "S2/CLEAR/blockable/*",
     "B6/*/nonblock/*",
@@ -97,14 +98,13 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
 _OF_RANGES = frozenset(
     {
         *("E.UNMAP", "E.CLEAR", "E.PROTECTION_VMA", "E.PROTECTION_PAGE", "E.RELEASE"),
-        *("E.MIGRATE", "E.EXCLUSIVE", "E1", "B1", "S1", "S2", "S5", "I12"),
+        *("E.SOFT_DIRTY", "E.MIGRATE", "E.EXCLUSIVE", "E1", "B1", "S1", "S2", "S5", "I12"),
     }
 )
 """Rules about the callbacks for ranges, or that are put to the test by them."""
 
 UNTESTED: Mapping[str, str] = MappingProxyType(
     {
-        "E.SOFT_DIRTY": "the host keeps no soft-dirty bits, so no write of a device can be missed",
         "T3": "a TLB that breaks it has kept an old page before, when it was told, which is T2",
         "T4": "it allows the kernel to wait, which the host does not; no driver can break it",
         "D1": "drm_gpusvm is no service of the host; the check before its commit is also H2 and I9",

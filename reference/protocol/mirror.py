@@ -47,6 +47,13 @@ class Mirror:
         self.told: dict[Place, int] = {}
         """By place, the subscription that tells when its translation ceases to hold."""
 
+    def write_protects(self, place: Place, address: int, writable: bool) -> bool:
+        """Whether an entry would only lose the right to write: nothing need be looked up for that,
+        and it is no new translation, not even inside an invalidation.
+        """
+        entry = self.table.get(place)
+        return not writable and entry == Translation(address, True)
+
     def frame(self, address: int) -> int | None:
         """The frame that an address leads to; None if it leads nowhere."""
         return address - LOCAL if address & LOCAL else self.dma.get(address)
