@@ -39,9 +39,11 @@ class What(enum.IntEnum):
     COLLECT = 16  # device, space, first, end, sequence, what is asked for each page: `w` to write,
     # `r` to read, `-` nothing, `x` to write and not to fault: hmm_range_fault is called
     COLLECTED = 17  # device, answer (0 or a negative errno)
-    ACQUIRE = 18  # lock, how (0 exclusive, 1 shared)
+    ACQUIRE = 18  # lock, how (0 exclusive, 1 shared): one of a driver's is taken
     UNLOCK = 19  # lock, how
-    SLEEP = 20  # lock or 0: the task may sleep here
+    SLEEP = (
+        20  # lock or 0: the task may sleep here; outside callbacks not for locks of the kernel's
+    )
     BLOCK = 21  # lock or 0: the task does sleep
     DEVICE_MAP = 22  # device, table, page, DMA address, writable
     DEVICE_UNMAP = 23  # device, table, page

@@ -6,7 +6,7 @@ the tasks, and the history of effects that the last-writer model judges.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -51,15 +51,15 @@ class Host(MemoryManager):
         self.devices: list[Device] = []
         self.live_subscriptions: set[int] = set()
         self.unlinked = Unlinked(self)
-        self.gets: Counter[int] = Counter()
+        self.gets: defaultdict[int, int] = defaultdict(int)
         """By subscription, how often it was got and not put."""
-        self.held: Counter[int] = Counter()
+        self.held: defaultdict[int, int] = defaultdict(int)
         """References that drivers took, by frame number."""
         self.zero_pins = 0
         """Pins of the zero page, which a kernel does not count."""
         self._subscriptions = 0
         self._injections = frozenset(injections)
-        self._asked: Counter[str] = Counter()
+        self._asked: defaultdict[str, int] = defaultdict(int)
         self._ranges = 0
         self._shrinking: set[int] = set()
         super().__init__(geometry, AddressSpace)
@@ -135,7 +135,7 @@ class Host(MemoryManager):
     def fails(self, site: str) -> bool:
         """Whether this is a time to fail."""
         self._asked[site] += 1
-        if Injection(site, self._asked[site]) not in self._injections:
+        if not self._injections or Injection(site, self._asked[site]) not in self._injections:
             return False
         self.record(What.FAIL, site, self._asked[site])
         return True

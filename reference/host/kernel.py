@@ -57,7 +57,7 @@ class Kernel:
         return self._made(ReadWriteSemaphore(self._host.locks, name))
 
     def _made(self, lock: AnyLock) -> AnyLock:
-        self._host.record(What.LOCK, self._device.number, lock.number, lock.name)
+        self._host.locks.tell(lock, self._device.number)
         return lock
 
     def might_sleep(self, what: str) -> None:

@@ -25,6 +25,8 @@ class Lock:
         self.number = locks.enrol(self)
         self.owner: Task | None = None
         self.readers: list[Task] = []
+        self.of_driver = False
+        """A driver's, so that the event record tells of it.  Rules are about no others."""
 
     def __str__(self) -> str:
         return self.name
@@ -152,6 +154,11 @@ class Locks:
         self._all.append(lock)
         return len(self._all)
 
+    def tell(self, lock: Lock, device: int) -> None:
+        """A device's driver has made a lock."""
+        lock.of_driver = True
+        self._record(What.LOCK, device, lock.number, lock.name)
+
     def held_at_end(self) -> Iterator[Lock]:
         """The locks that somebody still holds."""
         return (lock for lock in self._all if not lock.free)
@@ -160,11 +167,12 @@ class Locks:
 
     def might_sleep(self, what: str, lock: Lock | None = None) -> None:
         """Called by everything that may sleep, whether it does or not."""
-        atomic = self.tasks.task.atomic
-        self._record(What.SLEEP, 0 if lock is None else lock.number)
-        if atomic:
-            called = what if lock is None else f"{what}({lock})"
-            raise Broken(_SLEEP_RULE.get(atomic[-1], "W4"), f"{called} may sleep in {atomic[-1]}")
+        task = self.tasks.task
+        if lock is None or lock.of_driver or task.callbacks:
+            self._record(What.SLEEP, 0 if lock is None else lock.number)
+        if task.atomic:
+            why, called = task.atomic[-1], what if lock is None else f"{what}({lock})"
+            raise Broken(_SLEEP_RULE.get(why, "W4"), f"{called} may sleep in {why}")
 
     def block(self, lock: Lock | None, ready: Callable[[], bool], what: str = "") -> None:
         """Sleep until something holds."""
@@ -209,7 +217,8 @@ class Locks:
         else:
             lock.owner = task
         task.held.append(lock)
-        self._record(What.ACQUIRE, lock.number, int(shared))
+        if lock.of_driver:
+            self._record(What.ACQUIRE, lock.number, int(shared))
 
     def release(self, lock: Lock, *, shared: bool = False) -> None:
         task = self.tasks.task
@@ -222,7 +231,8 @@ class Locks:
         else:
             lock.owner = None
         task.held.remove(lock)
-        self._record(What.UNLOCK, lock.number, int(shared))
+        if lock.of_driver:
+            self._record(What.UNLOCK, lock.number, int(shared))
 
 
 class Atomic:

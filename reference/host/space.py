@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from reference.mirrors.files import PageCache
@@ -35,7 +34,7 @@ class AddressSpace(Tables):
         self.subscriptions = Subscriptions(host, self)
         self.sharing: list[Device] = []
         """Devices that walk this page table."""
-        self._cleared: Counter[int] = Counter()
+        self._cleared: list[range] = []
         """Slots of which such devices find nothing, until a change is done."""
 
     def maps(self, slot: int, file: PageCache, pages: range) -> bool:
@@ -194,7 +193,7 @@ class AddressSpace(Tables):
         finds the entries as they were until they change, which is at one moment.
         """
         host = self.host
-        self._cleared.update(slots)
+        self._cleared.append(slots)
         self.subscriptions.invalidate_secondary_tlbs(
             host.address(slots.start), host.address(slots.stop)
         )
@@ -203,11 +202,11 @@ class AddressSpace(Tables):
 
     def set(self, slots: range) -> None:
         """Give the lock back: entries are what they are now."""
-        self._cleared.subtract(slots)
+        self._cleared.remove(slots)
 
     def is_clear(self, slot: int) -> bool:
         """Whether an entry is about to change, so that a device does not find it."""
-        return self._cleared[slot] > 0
+        return any(slot in slots for slots in self._cleared)
 
     def changed(self, first: int, end: int, event: Event) -> None:
         """Page table entries of these slots have just changed."""

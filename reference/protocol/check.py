@@ -49,8 +49,17 @@ def _all_looks() -> dict[int, tuple[tuple[int, _Look], ...]]:
     return looks
 
 
-_LOOKS = _all_looks()
-_NOBODY: tuple[tuple[int, _Look], ...] = ()
+_Change = Callable[..., None]
+
+
+def _all_interests() -> dict[int, tuple[tuple[tuple[int, _Look], ...], _Change | None]]:
+    """By kind of entry who looks at it, and what it changes."""
+    looks = _all_looks()
+    return {what: (looks.get(what, ()), CHANGES.get(what)) for what in {*looks, *CHANGES}}
+
+
+_INTERESTS = _all_interests()
+_NOTHING: tuple[tuple[tuple[int, _Look], ...], _Change | None] = ((), None)
 
 
 def check(
@@ -64,15 +73,15 @@ def check(
     """
     state, exercised = State(), Counter[str]()
     checkers = [kind(state, model, profile, exercised) for kind in CHECKERS]
-    index, entry = -1, None
+    index, entry, interests = -1, None, _INTERESTS.get
     try:
         for index, entry in enumerate(record):
-            what = entry[2]
-            for place, look in _LOOKS.get(what, _NOBODY):
+            actor, _, what, arguments = entry
+            looks, change = interests(what, _NOTHING)
+            for place, look in looks:
                 look(checkers[place], index, entry)
-            change = CHANGES.get(what)
             if change is not None:
-                change(state, index, entry[0], *entry[3])
+                change(state, index, actor, *arguments)
     except Breach as breach:
         assert entry is not None
         return Violation(breach.rule, index, entry.operation, str(breach)), exercised

@@ -5,7 +5,7 @@ That one comes to no end is seen by the host, which counts steps.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -28,7 +28,6 @@ class Progress(Checker):
     """Counts what should have stopped nobody."""
 
     HANDLES: ClassVar[Mapping[What, str]] = {
-        What.BEGIN: "begin",
         What.END: "end",
         What.READ_RETRY: "read_retry",
         What.COLLECTED: "collected",
@@ -40,14 +39,10 @@ class Progress(Checker):
         self, state: State, model: Sync, profile: Profile, exercised: Counter[str]
     ) -> None:
         super().__init__(state, model, profile, exercised)
-        self._back: Counter[int] = Counter()
+        self._back: defaultdict[int, int] = defaultdict(int)
         """By actor, how often its operation was sent back."""
         self._met: dict[int, set[str]] = {}
         """By actor, what else its operation has met."""
-
-    def begin(self, _index: int, entry: Entry) -> None:
-        self._back.pop(entry.actor, None)
-        self._met.pop(entry.actor, None)
 
     def read_retry(self, _index: int, entry: Entry) -> None:
         if entry.arguments[2]:
@@ -72,4 +67,5 @@ class Progress(Checker):
         back = self._back.pop(entry.actor, 0)
         if back:
             self.count("W2/sent back", *["W2/sent back often"] * (back >= _OFTEN))
-        self.count(*(f"W2/{what}" for what in self._met.pop(entry.actor, ())))
+        for what in self._met.pop(entry.actor, ()):
+            self.count(f"W2/{what}")

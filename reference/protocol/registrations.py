@@ -7,7 +7,7 @@ that, as a cache does, it has to let go of as soon as it is told.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -59,6 +59,23 @@ class Registration:
         return here and any(slot in region.slots for slot in self.slots)
 
 
+@dataclass(slots=True)
+class _Doing:
+    """What an actor's operation is about, from its begin to its end."""
+
+    asked: Registration | None = None
+    """To be registered."""
+    taken_back: tuple[int, int] | None = None
+    """Device and key to be taken back."""
+    accesses: int | None = None
+    """The device of which it is a single access."""
+    pinned: list[Region] = field(default_factory=list)
+    """It has pinned these, and is not done with them."""
+
+    def uses(self, region: Region) -> bool:
+        return region.device == self.accesses or region in self.pinned
+
+
 class Registrations(Checker):
     """An idle region of a range is gone when the callback has returned.
 
@@ -86,18 +103,12 @@ class Registrations(Checker):
         super().__init__(state, model, profile, exercised)
         self._regions: list[Region] = []
         self._registrations: list[Registration] = []
-        self._asked: dict[int, Registration] = {}
-        """By actor, what its operation is to register."""
-        self._taken_back: dict[int, tuple[int, int]] = {}
-        """By actor, device and key that its operation is to take back."""
-        self._jobs: Counter[int] = Counter()
+        self._doing: defaultdict[int, _Doing] = defaultdict(_Doing)
+        """By actor, what its operation is about."""
+        self._jobs: defaultdict[int, int] = defaultdict(int)
         """By device, those that user space has submitted and not waited for."""
-        self._accessing: dict[int, int] = {}
-        """By actor, the device of which its operation is a single access."""
         self._pinning: dict[int, tuple[int, Region]] = {}
         """By actor, its last pin and the region that it is a part of."""
-        self._pinned_in: dict[int, list[Region]] = {}
-        """By actor, regions that its operation has pinned: it is not done with them."""
         self._idle: dict[tuple[int, int], set[Region]] = {}
         """By subscription and range, regions that have been idle since the callback began."""
 
@@ -106,7 +117,7 @@ class Registrations(Checker):
     def register(self, _index: int, entry: Entry) -> None:
         device, key, space, first, end = map(int, entry.arguments)
         asked = Registration(device, key, space, range(first, end))
-        self._asked[entry.actor] = asked
+        self._doing[entry.actor].asked = asked
         self._registrations.append(asked)
         self._use(region for region in self._regions if asked.uses(region))
 
@@ -118,22 +129,21 @@ class Registrations(Checker):
 
     def unregister(self, _index: int, entry: Entry) -> None:
         device, key = map(int, entry.arguments)
-        self._taken_back[entry.actor] = device, key
+        self._doing[entry.actor].taken_back = device, key
 
     def end(self, _index: int, entry: Entry) -> None:
         kind, status = map(int, entry.arguments)
-        asked = self._asked.pop(entry.actor, None)
-        taken_back = self._taken_back.pop(entry.actor, None)
-        self._pinned_in.pop(entry.actor, None)
-        self._accessing.pop(entry.actor, None)
         if kind == Kind.WAIT:
             self._jobs[entry.actor - DEVICE] -= 1
+        doing = self._doing.pop(entry.actor, None)
+        if doing is None:
+            return
         if status == Status.OK and kind == Kind.UNREGISTER:
             self._registrations = [
-                each for each in self._registrations if (each.device, each.key) != taken_back
+                each for each in self._registrations if (each.device, each.key) != doing.taken_back
             ]
-        elif status != Status.OK and asked is not None:
-            self._registrations.remove(asked)
+        elif status != Status.OK and doing.asked is not None:
+            self._registrations.remove(doing.asked)
 
     def detach(self, _index: int, entry: Entry) -> None:
         device = entry.arguments[0]
@@ -149,7 +159,7 @@ class Registrations(Checker):
         device, job = map(int, entry.arguments[:2])
         if not job:
             self._begin_work(device)
-            self._accessing[entry.actor] = device
+            self._doing[entry.actor].accesses = device
 
     def _begin_work(self, device: int) -> None:
         self._use(region for region in self._regions if region.device == device)
@@ -162,7 +172,7 @@ class Registrations(Checker):
         if region is None or last != index - 1:
             region = Region(device, space)
             self._regions.append(region)
-            self._pinned_in.setdefault(entry.actor, []).append(region)
+            self._doing[entry.actor].pinned.append(region)
         self._pinning[entry.actor] = index, region
         region.slots.add(slot)
         region.pins[frame, slot] += 1
@@ -193,9 +203,11 @@ class Registrations(Checker):
     # Callbacks
 
     def _in_use(self, region: Region) -> bool:
-        busy = self._jobs[region.device] > 0 or region.device in self._accessing.values()
-        pinning = any(region in each for each in self._pinned_in.values())
-        return busy or pinning or any(each.uses(region) for each in self._registrations)
+        return (
+            self._jobs[region.device] > 0
+            or any(each.uses(region) for each in self._doing.values())
+            or any(each.uses(region) for each in self._registrations)
+        )
 
     def callback(self, _index: int, entry: Entry) -> None:
         number, range_number = map(int, entry.arguments[:2])

@@ -164,8 +164,8 @@ class State:
         """Names of the locks of drivers."""
         self.held: defaultdict[int, dict[int, bool]] = defaultdict(dict)
         """By actor: locks of drivers, each with whether it is held shared."""
-        self.pins: Counter[int] = Counter()
-        self.references: Counter[int] = Counter()
+        self.pins: defaultdict[int, int] = defaultdict(int)
+        self.references: defaultdict[int, int] = defaultdict(int)
         self.dead: dict[int, str] = {}
         """Address spaces whose last user is gone, with what each page was like then."""
 
