@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from random import Random
@@ -13,12 +14,14 @@ from reference.drivers import Driver
 from reference.geometry import Geometry
 from reference.host.record import What
 from reference.host.run import Run, run_program
+from reference.model import judge
 from reference.model.lastwriter import LastWriter
 from reference.model.state import Broken
 from reference.operations import Kind
 from reference.program import Program
 from reference.schedule import PLAIN, Schedule
 from reference.text import parse
+from reference.trace import Judgement, Trace
 
 KEYED = frozenset({Kind.REGISTER, Kind.UNREGISTER})
 UNKEYED = frozenset({Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE})
@@ -77,6 +80,34 @@ def drive(driver: type[Driver], lines: str, schedule: Schedule = PLAIN, *, pages
     wrong = complaint(program, run)
     assert run.broken is not None or wrong is None or wrong[0] in excused(program, run), wrong
     return run
+
+
+def judged(driver: type[Driver], program: Program) -> Judgement:
+    """What a certification says of one run: contents, the protocol, and what ended it."""
+    run = run_program(program, driver)
+    return judge(Trace(program, tuple(run.outcomes), hosted=run.plain()))
+
+
+def rule(driver: type[Driver], lines: str, plan: Schedule = PLAIN) -> str:
+    """The rule that a driver breaks in the run of a script; empty if none."""
+    violation = judged(driver, replace(script(driver, lines), schedule=plan)).violation
+    return "" if violation is None else violation.rule
+
+
+def scheduled(given: Iterable[Program], strategy: str) -> Iterator[Program]:
+    """Programs, each with a schedule of its own."""
+    for seed, program in enumerate(given):
+        yield replace(program, schedule=schedule(strategy, seed))
+
+
+def unaccused(driver: type[Driver], given: Iterable[Program]) -> Counter[str]:
+    """By rule, how many runs have put it to the test; nothing may be wrong with any of them."""
+    runs = Counter[str]()
+    for number, program in enumerate(given):
+        found = judged(driver, program)
+        assert found.violation is None, (number, found.violation)
+        runs.update({cell.split("/")[0] for cell, times in found.exercised.items() if times})
+    return runs
 
 
 def excused(program: Program, run: Run) -> set[int]:

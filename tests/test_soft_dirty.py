@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 from c_drivers import COMPILER, EXAMPLES, compile_driver, unjudged
-from driving import drive, script
+from driving import drive, judged, script
 
-from adapters.driver_c import CDriver, load_c_driver
+from adapters.driver_c import load_c_driver
 from reference.drivers import DRIVERS
 from reference.drivers.counting import CountingDriver
 from reference.drivers.driver import Driver
 from reference.drivers.faulting import FaultingDriver
 from reference.host.notifiers import IntervalNotifier
 from reference.host.ranges import Range
-from reference.host.run import run_program
-from reference.model import judge
 from reference.operations import Event
 from reference.record import What
-from reference.trace import Judgement, Trace
 
 LINES = """
     map p0 rw page=0 pages=2
@@ -84,12 +81,6 @@ class Marks(KeepsAllListed):
         super().invalidate_range_end(range_)
 
 
-def judged(driver: type[Driver] | type[CDriver], lines: str) -> Judgement:
-    program = script(driver, lines)
-    run = run_program(program, driver)
-    return judge(Trace(program, tuple(run.outcomes), hosted=run.plain()))
-
-
 def test_it_is_of_the_whole_process_and_writes_fault_again() -> None:
     run = drive(DRIVERS["faulting"], f"write p0 page=3 offset=0 length=8 value=1\n{WRITTEN}")
     starts = [e.arguments for e in run.record if e.what == What.START]
@@ -110,13 +101,13 @@ def test_who_drops_or_marks_is_right(driver: type[Driver], lines: str) -> None:
     if driver.keyed:
         lines = lines.replace("dwrite d0", "register d0 key=1 rw page=1 pages=1\ndwrite d0 key=1")
         lines = lines.replace("dread d0", "register d0 key=1 r page=1 pages=1\ndread d0 key=1")
-    found = judged(driver, f"{lines}\nread p0 page=1 offset=0 length=8")
+    found = judged(driver, script(driver, f"{lines}\nread p0 page=1 offset=0 length=8"))
     assert found.violation is None
 
 
 @pytest.mark.parametrize("driver", [KeepsAll, KeepsAllListed])
 def test_who_keeps_the_right_to_write_is_not(driver: type[Driver]) -> None:
-    violation = judged(driver, WRITTEN).violation
+    violation = judged(driver, script(driver, WRITTEN)).violation
     assert violation is not None
     assert violation.rule == "E.SOFT_DIRTY"
     assert "may still write page 1 through its page table after SOFT_DIRTY" in violation.message
@@ -141,7 +132,7 @@ def test_drivers_in_c(marks: bool, tmp_path: Path) -> None:
     path = tmp_path / "keeping.c"
     path.write_text(source.replace(zap, kept))
     driver = load_c_driver(compile_driver(tmp_path, path))
-    violation = judged(driver, WRITTEN).violation
+    violation = judged(driver, script(driver, WRITTEN)).violation
     # Marked before they are cleared, the bits are lost.
     assert violation is not None
     assert violation.rule == "E.SOFT_DIRTY"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from driving import complaint, programs, schedule, script
+from driving import programs, rule, scheduled, script, unaccused
 
 from reference.drivers import Driver
 from reference.drivers.faulting import FaultingDriver
@@ -15,10 +13,8 @@ from reference.host.notifiers import Finish, IntervalNotifier
 from reference.host.ranges import Range
 from reference.host.record import What
 from reference.host.run import run_program
-from reference.model import judge
 from reference.outcomes import Status
-from reference.schedule import PLAIN, Schedule
-from reference.trace import Trace
+from reference.schedule import Schedule
 
 
 class Rest(Finish):
@@ -163,13 +159,6 @@ TWICE = """
 NONBLOCK = TWICE.replace("discard p0", "invalidate p0 event=clear nonblock")
 
 
-def rule(driver: type[Driver], lines: str, plan: Schedule = PLAIN) -> str:
-    program = replace(script(driver, lines), schedule=plan)
-    run = run_program(program, driver)
-    violation = judge(Trace(program, tuple(run.outcomes), hosted=run.plain())).violation
-    return "" if violation is None else violation.rule
-
-
 def passes(lines: str, driver: type[Driver] = TwoPasses) -> list[tuple[str, int]]:
     """What the last invalidation called, each with the subscription."""
     run = run_program(script(driver, lines), driver)
@@ -245,12 +234,5 @@ def test_what_waits_for_its_pass_is_not_handed_back_again() -> None:
 
 @pytest.mark.parametrize("strategy", ["follow", "random", "pct"])
 def test_a_correct_driver_is_accused_of_nothing(strategy: str) -> None:
-    exercised = 0
-    for seed, program in enumerate(programs(TwoPasses, 150, 6, pages=3, most=14)):
-        scheduled = replace(program, schedule=schedule(strategy, seed))
-        run = run_program(scheduled, TwoPasses)
-        assert complaint(scheduled, run) is None, seed
-        found = judge(Trace(scheduled, tuple(run.outcomes), hosted=run.plain()))
-        assert found.violation is None, (seed, found.violation)
-        exercised += found.exercised["I17"] > 0
-    assert exercised > 20
+    given = programs(TwoPasses, 150, 6, pages=3, most=14)
+    assert unaccused(TwoPasses, scheduled(given, strategy))["I17"] > 20
