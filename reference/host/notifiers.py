@@ -66,8 +66,6 @@ class Subscriptions:
         self.active = 0
         """Ranges between start and end, counted while there are interval subscriptions."""
         self.has_intervals = False
-        self.released = False
-        """The address space has died, and who was on the list has been told."""
         self._open = 0
         """Ranges between start and end, whoever is subscribed."""
 
@@ -259,8 +257,8 @@ class Subscriptions:
                 host.tasks.point("callback returned")
 
     def _has(self, name: str) -> bool:
-        """Whether any notifier has a callback; none is left on the list after the release."""
-        return not self.released and any(getattr(each, name) is not None for each in self.notifiers)
+        """Whether any notifier has a callback."""
+        return any(getattr(each, name) is not None for each in self.notifiers)
 
     # Young pages
 
@@ -431,7 +429,7 @@ class Subscriptions:
         """`mmu_notifier_put`, which does not sleep (L6)."""
         notifier.users -= 1
         if not notifier.users:
-            self.notifiers.remove(notifier)
+            self._unlist(notifier)
             self._host.unlinked.add(notifier)
 
     def unregister(self, notifier: ListNotifier) -> None:
@@ -442,13 +440,17 @@ class Subscriptions:
         host.record(What.REMOVE, notifier.number)
         host.locks.might_sleep("mmu_notifier_unregister")
         self._release_one(notifier)
-        if notifier in self.notifiers:
-            self.notifiers.remove(notifier)
+        self._unlist(notifier)
         notifier.users = 0
         if self.is_walked(notifier):
             host.locks.block(None, lambda: not self.is_walked(notifier), "synchronize_srcu")
         notifier.mm = None
         host.record(What.REMOVED, notifier.number)
+
+    def _unlist(self, notifier: ListNotifier) -> None:
+        """Take a notifier off the list, if the end of the process has not emptied it."""
+        if notifier in self.notifiers:
+            self.notifiers.remove(notifier)
 
     def is_walked(self, notifier: ListNotifier) -> bool:
         return any(notifier in walk for walk in self._walks)
@@ -470,4 +472,5 @@ class Subscriptions:
         with self._walking() as notifiers:
             for notifier in notifiers:
                 self._release_one(notifier)
-        self.released = True
+            # Nobody is told of the pages that are freed then, nor of the end of what has begun.
+            self.notifiers.clear()
