@@ -190,9 +190,18 @@ def _family(pid: int) -> list[int]:
     """The process and its descendants, as far as the kernel lists them."""
     found = [pid]
     for member in found:
-        for children in Path(f"/proc/{member}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it may just have ended
-                found += map(int, children.read_text().split())
+        found += _children(member)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process's threads; those of what ends meanwhile may be left out."""
+    found: list[int] = []
+    # Threads, and the process as a whole, may end between being listed and being read.
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 

@@ -204,6 +204,27 @@ class TestStarting:
             source.write_text("from misbehaving import *\n")
             assert worker.run(program()).breakdown is None
 
+    def test_one_that_ends_while_it_is_weighed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A descendant that is gone before it can be looked into weighs nothing."""
+        code = "import os, signal; os.fork() and os.write({}, b'x'); signal.pause()"
+        child = Child(lambda file: [sys.executable, "-c", code.format(file)], dict(os.environ))
+        try:
+            assert child.socket.recv(1) == b"x"
+            looked: list[Path] = []
+
+            def listed(folder: Path) -> Iterator[Path]:
+                looked.append(folder)
+                if folder != Path(f"/proc/{child.pid}/task"):
+                    raise FileNotFoundError(folder)
+                return iter([folder / str(child.pid)])
+
+            monkeypatch.setattr(Path, "iterdir", listed)
+            assert child.memory() > 1 << 20
+            assert len(looked) == 2
+        finally:
+            monkeypatch.undo()
+            child.end()
+
     def test_an_executable_that_is_not_there(self) -> None:
         with pytest.raises(CandidateError, match="cannot start /no/such/agent: No such file"):
             Child(lambda file: ["/no/such/agent", str(file)], {})
