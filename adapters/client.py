@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -117,19 +118,43 @@ class RemoteCandidate:
 
     def steps(self, operations: Sequence[Operation], records: bytes) -> Iterator[list[Outcome]]:
         """Run the operations, `records` when packed, batch by batch, and give their outcomes."""
-        at = 0
-        for count in batches(operations):
-            end = at + count * OPERATION.size
-            payload = count.to_bytes(4, "little") + records[at:end]
+        for count, payload in _requests(operations, records):
             yield self._ask(FrameType.RUN, payload, partial(wire.decode_result, asked=count))
-            at = end
 
-    def run_scheduled(self, program: Program) -> Trace:
-        """Run a program under its schedule, for a candidate that takes schedules."""
+    def begin(
+        self, geometry: Geometry, operations: Sequence[Operation], records: bytes
+    ) -> Iterator[list[Outcome]]:
+        """Reset, and have the first operations run; nothing is waited for.
+
+        The outcomes are what comes of `steps`, when they are asked for.
+        """
+        requests = _requests(operations, records)
+        first = next(requests, None)
+        self._put(FrameType.RESET, wire.encode_geometry(geometry))
+        if first is not None:
+            # If it has hung up, what it answered to the reset says more.
+            with suppress(ClosedError):
+                self.stream.send(FrameType.RUN, first[1], deadline=self.deadline)
+        return self._outcomes(first, requests)
+
+    def _outcomes(
+        self, first: tuple[int, bytes] | None, rest: Iterator[tuple[int, bytes]]
+    ) -> Iterator[list[Outcome]]:
+        self._take(FrameType.RESET, _check_empty)
+        if first is not None:
+            yield self._take(FrameType.RUN, partial(wire.decode_result, asked=first[0]))
+        for count, payload in rest:
+            yield self._ask(FrameType.RUN, payload, partial(wire.decode_result, asked=count))
+
+    def begin_scheduled(self, program: Program) -> Callable[[], Trace]:
+        """Have a program run under its schedule, by a candidate that takes schedules.
+
+        What is given waits for what comes of it.
+        """
         from .played import decode_played, encode_play  # noqa: PLC0415 (few candidates do)
 
-        decode = partial(decode_played, program=program)
-        return self._ask(FrameType.PLAY, encode_play(program), decode)
+        self._put(FrameType.PLAY, encode_play(program))
+        return partial(self._take, FrameType.PLAY, partial(decode_played, program=program))
 
     def close(self) -> None:
         """Say goodbye, without waiting for anything."""
@@ -141,21 +166,35 @@ class RemoteCandidate:
             self.stream.close()
 
     def _ask(self, question: FrameType, payload: bytes, decode: Callable[[bytes], T]) -> T:
+        self._put(question, payload)
+        return self._take(question, decode)
+
+    def _put(self, question: FrameType, payload: bytes) -> None:
+        """Ask; the answer is taken later."""
         try:
-            return decode(self._exchange(question, payload))
+            self._send(question, payload)
+        except WireError as error:
+            raise self._named(error) from None
+
+    def _take(self, question: FrameType, decode: Callable[[bytes], T]) -> T:
+        """The answer to the question that was put first of those that have none."""
+        try:
+            return decode(self._receive(question))
         except WireError as error:
             raise self._named(error) from None
 
     def _named(self, error: WireError) -> WireError:
         return type(error)(f"{self._name}: {error}") if self._name else error
 
-    def _exchange(self, question: FrameType, payload: bytes) -> bytes:
+    def _send(self, question: FrameType, payload: bytes) -> None:
         if self.stream.unread:
             raise WireError("sent more than was asked for")
         try:
             self.stream.send(question, payload, deadline=self.deadline)
         except ClosedError as error:
             raise self._last_words() or error from None
+
+    def _receive(self, question: FrameType) -> bytes:
         frame = self.stream.receive(deadline=self.deadline)
         if frame.type == FrameType.ERROR:
             raise refusal(frame)
@@ -182,6 +221,15 @@ def refusal(frame: Frame) -> WireError:
 def _check_empty(payload: bytes) -> None:
     if payload:
         raise WireError(f"READY with a payload of {len(payload)} bytes")
+
+
+def _requests(operations: Sequence[Operation], records: bytes) -> Iterator[tuple[int, bytes]]:
+    """How many operations are run at a time, each with what asks for it."""
+    at = 0
+    for count in batches(operations):
+        end = at + count * OPERATION.size
+        yield count, count.to_bytes(4, "little") + records[at:end]
+        at = end
 
 
 def batches(operations: Sequence[Operation]) -> Iterator[int]:

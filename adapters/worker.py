@@ -62,6 +62,12 @@ class Runner(Protocol):
 
     def run(self, program: Program) -> Trace: ...
 
+    def begin(self, program: Program) -> None:
+        """Have a program run, without waiting for it."""
+
+    def finish(self) -> Trace:
+        """What comes of the program that was begun; nothing else is run meanwhile."""
+
     def close(self) -> None: ...
 
 
@@ -78,20 +84,21 @@ class _Link:
     """The conversation with a candidate, up to its first breakdown."""
 
     client: RemoteCandidate
+    description: Description
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
 
-    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
-        """The outcomes, batch by batch; raises what `explain` explains."""
-        self.client.deadline = time.monotonic() + self.limits.seconds
-        self.client.reset(program.geometry)
-        yield from self.client.steps(program.operations, records)
+    def begin(self) -> None:
+        """Be ready for another program; raises what `explain` explains, as all that follows."""
+        self.allow()
 
-    def play(self, program: Program) -> Trace:
-        """Run a program under its schedule; raises what `explain` explains."""
+    def allow(self) -> None:
+        """From now on the candidate may take as long as a program may."""
         self.client.deadline = time.monotonic() + self.limits.seconds
-        return self.client.run_scheduled(program)
+
+    def settle(self) -> None:
+        """Once a program is answered."""
 
     def explain(self, error: WireError) -> Breakdown:
         """What an error in `run` says about the candidate."""
@@ -163,23 +170,12 @@ class ChildLink(_Link):
             raise CandidateError(f"{spec}: broke down at its start: {text}") from None
 
     def begin(self) -> None:
-        """Be ready for another program."""
+        super().begin()
         death = self._child.death()
         if death is not None:
             raise ClosedError(f"{death}, after it had answered the program before this one")
         self._holder.begin()
         self._programs += 1
-
-    def run(self, program: Program, records: bytes) -> Iterator[list[Outcome]]:
-        self.begin()
-        yield from super().run(program, records)
-        self.settle()
-
-    def play(self, program: Program) -> Trace:
-        self.begin()
-        trace = super().play(program)
-        self.settle()
-        return trace
 
     def settle(self) -> None:
         """Once a program is answered: `ComplaintError`, and `HeavyError` if it holds too much.
@@ -251,6 +247,48 @@ def _start(spec: str) -> Child:
     return Child(lambda file: [*python, "--fd", str(file), "--", spec], environment)
 
 
+class _Begun:
+    """A program that the candidate runs, and what there is of its outcomes."""
+
+    def __init__(self, link: _Link, program: Program) -> None:
+        self.link = link
+        self._program = program
+        self._play: Callable[[], Trace] | None = None
+        self._outcomes: Iterator[list[Outcome]] = iter(())
+        self._breakdown: Breakdown | None = None
+
+    def send(self, packed: bytes) -> None:
+        """Begin; a breakdown is kept for `receive` to tell."""
+        link, program = self.link, self._program
+        try:
+            link.begin()
+            if link.description.schedules:
+                self._play = link.client.begin_scheduled(program)
+            else:
+                records = packed[HEADER_SIZE : HEADER_SIZE + len(program) * OPERATION.size]
+                self._outcomes = link.client.begin(program.geometry, program.operations, records)
+        except WireError as error:
+            self._breakdown = link.explain(error)
+
+    def receive(self) -> Trace:
+        """Wait for the candidate, for as long as a program may take."""
+        outcomes: list[Outcome] = []
+        if self._breakdown is not None:
+            return Trace(self._program, (), self._breakdown)
+        self.link.allow()
+        try:
+            if self._play is not None:
+                trace = self._play()
+            else:
+                for batch in self._outcomes:
+                    outcomes += batch
+                trace = Trace(self._program, tuple(outcomes))
+            self.link.settle()
+        except WireError as error:
+            return Trace(self._program, tuple(outcomes), self.link.explain(error))
+        return trace
+
+
 class Worker:
     """Runs programs on a candidate in a process of its own, or at its agent.
 
@@ -274,6 +312,8 @@ class Worker:
         self.limits = limits
         self._tls = tls
         self._link: _Link | None = None
+        """To a candidate that does nothing just now."""
+        self._begun: _Begun | None = None
         self._journal = Journal(journal) if journal else None
         try:
             link = self._connect()
@@ -291,46 +331,54 @@ class Worker:
 
     def run(self, program: Program) -> Trace:
         """Run a program; whatever the candidate does is in the trace."""
+        self.begin(program)
+        return self.finish()
+
+    def begin(self, program: Program) -> None:
+        assert self._begun is None, "one program at a time"
         packed = program.to_bytes()
         link = self._link or self._connect()
         link.limits = self.limits
-        self._link = None
+        self._link, begun = None, _Begun(link, program)
         try:
             if self._journal is not None:
                 self._journal.write(packed)
-            trace = self._trace(link, program, packed)
+            begun.send(packed)
+        except BaseException:
+            link.end()
+            raise
+        self._begun = begun
+
+    def finish(self) -> Trace:
+        begun = self._begun
+        assert begun is not None, "a program was begun"
+        self._begun = None
+        try:
+            trace = begun.receive()
             if trace.breakdown is None:
-                self._link = link
+                self._link = begun.link
         finally:
             if self._link is None:
-                link.end()
+                begun.link.end()
         return trace
 
-    def distrust(self) -> None:
-        """The last program failed: the next one must not meet a machine that was harmed by it.
+    def distrust(self) -> bool:
+        """The last program failed: whether the next one might meet what was harmed by it.
 
-        There a driver that goes wrong may have written to any memory, and its files are kept open
-        from one program to the next.
+        In a machine a driver that goes wrong may have written to any memory, and its files are
+        kept open from one program to the next.  It is replaced.
         """
-        if self._link is not None and reach_of(self.spec) is Reach.MACHINE:
+        harmed = reach_of(self.spec) is Reach.MACHINE
+        if harmed and self._link is not None:
             self._link.end()
             self._link = None
-
-    def _trace(self, link: _Link, program: Program, packed: bytes) -> Trace:
-        outcomes: list[Outcome] = []
-        try:
-            if self.description.schedules:
-                return link.play(program)
-            records = packed[HEADER_SIZE : HEADER_SIZE + len(program) * OPERATION.size]
-            for batch in link.run(program, records):
-                outcomes += batch
-        except WireError as error:
-            return Trace(program, tuple(outcomes), link.explain(error))
-        return Trace(program, tuple(outcomes))
+        return harmed
 
     def close(self) -> None:
         """End the process, or leave the agent."""
-        link, self._link = self._link, None
+        if self._begun is not None:
+            self._begun.link.end()
+        link, self._link, self._begun = self._link, None, None
         if link is not None:
             link.close()
         self._close_journal()
@@ -361,11 +409,22 @@ class InProcess:
         self._stepped = cast("Candidate", candidate)
         self._scheduled = cast("Scheduled", candidate)
 
+        self._begun: Program | None = None
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def begin(self, program: Program) -> None:
+        """Nothing runs beside what is done here."""
+        self._begun = program
+
+    def finish(self) -> Trace:
+        program, self._begun = self._begun, None
+        assert program is not None, "a program was begun"
+        return self.run(program)
 
     def run(self, program: Program) -> Trace:
         """Run a program; an exception or a wrong answer is a breakdown in the trace."""

@@ -17,6 +17,7 @@ from adapters.client import batches
 from adapters.registry import Reach, known, reach_of
 from adapters.wire import FrameType, Stream, encode_geometry
 from adapters.worker import ChildLink, Limits, Worker
+from conformance.ahead import Ahead, Ran
 from conformance.examine import Examiner
 from conformance.shards import plan_for, run_shard, shards
 from reference.operations import OPERATION, encode_operations
@@ -48,9 +49,16 @@ class Row:
 def check(worker: Worker) -> tuple[list[Program], float]:
     """Programs as a certification runs them, and the seconds that this took."""
     examiner, programs = Examiner(worker), list[Program]()
+    ahead = Ahead(examiner)
+
+    def judge(ran: Ran | None) -> None:
+        if ran is not None and examiner.account(ran.trace, ran.length) is not None:
+            ahead.hold()
+            if examiner.distrust():
+                ahead.again()
 
     def consume(program: Program, length: int) -> bool:
-        examiner.examine(program, length)
+        judge(ahead.exchange(program, length))
         programs.append(program)
         return len(programs) < PROGRAMS
 
@@ -60,6 +68,7 @@ def check(worker: Worker) -> tuple[list[Program], float]:
         run_shard(plan, shard, consume)
         if len(programs) >= PROGRAMS:
             break
+    judge(ahead.last())
     return programs, time.perf_counter() - start
 
 

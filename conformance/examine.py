@@ -130,17 +130,38 @@ class Examiner:
     def judge(self, trace: Trace) -> Judgement:
         """The word on a trace under this profile; the runner is told if it failed."""
         judgement = judge(trace, self.profile)
-        if judgement.violation is not None and isinstance(self.runner, Worker):
-            self.runner.distrust()
+        if judgement.violation is not None:
+            self.distrust()
         return judgement
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
-        self.trace = self._run(program)
-        judgement = self.judge(self.trace)
+        violation = self.account(self._run(program), length)
+        if violation is not None:
+            self.distrust()
+        return violation
+
+    def account(self, trace: Trace, length: int | None = None) -> Violation | None:
+        """Judge and count what came of a program."""
+        self.trace, program = trace, trace.program
+        judgement = judge(trace, self.profile)
         self.coverage.add(len(program) if length is None else length, len(program), judgement)
-        self.coverage.pct.add(self.trace)
+        self.coverage.pct.add(trace)
         return judgement.violation
+
+    def distrust(self) -> bool:
+        """A program has failed: whether what ran after it may be harmed by that."""
+        return isinstance(self.runner, Worker) and self.runner.distrust()
+
+    def begin(self, program: Program) -> None:
+        """Have a program run, without waiting for it."""
+        with self.interruption:
+            self.runner.begin(program)
+
+    def finish(self) -> Trace:
+        """What comes of the program that was begun."""
+        with self.interruption:
+            return self.runner.finish()
 
     def reduce(
         self, program: Program, violation: Violation, expired: Callable[[], bool] = never

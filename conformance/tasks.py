@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -30,6 +31,7 @@ from reference.schedule import Offer
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
+from .ahead import Ahead, Ran
 from .examine import SLOW, UNINTERRUPTED, Coverage, Examiner, Failure, as_found
 from .exhaustive import Share
 from .expect import Expectation
@@ -361,7 +363,9 @@ class _Work:
         request = _STATE.request
         if self.task.shard is not None:
             plan = plan_for(request.description, request.model, self.task.shard)
-            run_shard(plan, self.task.shard, self.consume)
+            ahead = Ahead(examiner)
+            run_shard(plan, self.task.shard, partial(self.consume_ahead, ahead))
+            self._catch_up(ahead)
         if self.task.share is not None:
             self._explore(self.task.share)
 
@@ -371,20 +375,54 @@ class _Work:
         Raises nothing: Hypothesis would run the program again to see the exception once more.
         """
         self.broken = ""
+        with self._told():
+            examiner = _STATE.open()
+            violation = examiner.examine(program, length)
+            if violation is not None:
+                self._failed(examiner, violation)
+        return self._goes_on()
+
+    def consume_ahead(self, ahead: Ahead, program: Program, length: int) -> bool:
+        """The same, with the judgement of a program left to when the next one runs."""
+        with self._told():
+            self._look_at(ahead.exchange(program, length), ahead)
+        return self._goes_on()
+
+    def _catch_up(self, ahead: Ahead) -> None:
+        """Look at the last program of a shard, unless enough has failed before it."""
+        with self._told():
+            ran = ahead.last()
+            if self.patience > 0:
+                self._look_at(ran, ahead)
+
+    def _look_at(self, ran: Ran | None, ahead: Ahead) -> None:
+        examiner = _STATE.open()
+        violation = None if ran is None else examiner.account(ran.trace, ran.length)
+        if violation is None:
+            return
+        ahead.hold()
+        harmed = examiner.distrust()
+        self._failed(examiner, violation)
+        if harmed:
+            ahead.again()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What ends the work is told by what is done."""
         try:
-            self._examine(_STATE.open(), program, length)
+            yield
         except (CandidateError, OSError) as error:
             self.done.problem = _problem(error)
         except KeyboardInterrupt:
             self.done.interrupted = True
+
+    def _goes_on(self) -> bool:
         late = self.task.deadline is not None and time.monotonic() >= self.task.deadline
         self.going = not (self.done.problem or self.done.interrupted or late or self.patience <= 0)
         return self.going
 
-    def _examine(self, examiner: Examiner, program: Program, length: int) -> None:
-        violation = examiner.examine(program, length)
-        if violation is None:
-            return
+    def _failed(self, examiner: Examiner, violation: Violation) -> None:
+        """Count a program that broke a rule, and reduce it if that is news."""
         self.broken = rule = violation.rule
         trace = examiner.trace
         self.done.failing[rule] += 1

@@ -46,6 +46,12 @@ class Scripted:
         self.runs += 1
         return self.answer(program)
 
+    def begin(self, program: Program) -> None:
+        self.begun = program
+
+    def finish(self) -> Trace:
+        return self.run(self.begun)
+
     def close(self) -> None:
         pass
 

@@ -188,8 +188,8 @@ class TestAgentsThatSpeakSomethingElse:
         ("answer", "breakdown"),
         [
             (frame(FrameType.READY, b"!"), (Cause.GARBAGE, "READY with a payload of 1 bytes")),
-            (frame(FrameType.READY) * 2, (Cause.GARBAGE, "sent more than was asked for")),
-            (frame(FrameType.READY) + b"!", (Cause.GARBAGE, "sent more than was asked for")),
+            (frame(FrameType.READY) * 2, (Cause.GARBAGE, "answered RUN with READY")),
+            (frame(FrameType.READY) + b"!", (Cause.CRASH, "hung up within a frame")),
             (frame(FrameType.RESULT, bytes(4)), (Cause.GARBAGE, "answered RESET with RESULT")),
             (frame(FrameType.ERROR, b"ill"), (Cause.REFUSED, "ill")),
             (b"\xff" * 5, (Cause.GARBAGE, "a frame of 4294967295 bytes, more than 67108864")),
@@ -214,6 +214,12 @@ class TestAgentsThatSpeakSomethingElse:
         answers = (GREETING, DESCRIPTION, frame(FrameType.READY), frame(FrameType.RESULT, answer))
         address, found = verdict(*answers)
         assert found == Breakdown(Cause.GARBAGE, f"agent at {address}: {text}")
+
+    @pytest.mark.parametrize("more", [frame(FrameType.READY), b"!"])
+    def test_what_nobody_asked_for(self, more: bytes) -> None:
+        address, found = verdict(GREETING, DESCRIPTION + more, frame(FrameType.READY))
+        text = f"agent at {address}: sent more than was asked for"
+        assert found == Breakdown(Cause.GARBAGE, text)
 
     def test_no_result(self) -> None:
         answers = (GREETING, DESCRIPTION, frame(FrameType.READY))
