@@ -101,6 +101,14 @@ class What(enum.IntEnum):
     CLEARED = 89  # space, first, end: entries are clear, all TLBs are told, none is set yet
     SOFT_DIRTY = 90  # space, page: a driver has its soft-dirty bit set
     TRACKED = 91  # space: from now on writes are to be seen, all end callbacks have run
+    SVM_FIND = 95  # device, page: drm_gpusvm_range_find_or_insert is called
+    SVM_INSERT = 96  # device, number of a new range, first, end
+    SVM_GOT = 97  # device, range, writable, address of each page: drm_gpusvm_range_get_pages
+    SVM_VALID = 98  # device, range, notifier lock, answer: drm_gpusvm_range_pages_valid
+    SVM_UNMAPPED = 99  # device, range, first, end of what UNMAP is told of, other pages of it in
+    # the device's memory: drm_gpusvm_range_set_unmapped
+    SVM_REMOVE = 100  # device, range, pages of it in the device's memory: drm_gpusvm_range_remove
+    SVM_FINI = 101  # device: drm_gpusvm_fini
 
 
 class Entry(NamedTuple):

@@ -7,7 +7,7 @@ is a protocol point, and calling from where one may not is a broken rule on the 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from . import hmm, migrate
@@ -20,6 +20,7 @@ from .space import AddressSpace
 from .tasks import DYING
 
 if TYPE_CHECKING:
+    from .gpusvm import GpuSvm, GpuSvmOps
     from .hardware import Device, Job
     from .host import Host
 
@@ -420,6 +421,17 @@ class Kernel:
         from .exclusive import make_exclusive  # noqa: PLC0415
 
         return make_exclusive(self._host, self._device, mm, start, end, owner)
+
+    # Shared virtual memory of DRM drivers
+
+    def drm_gpusvm_init(
+        self, ops: GpuSvmOps, mm: AddressSpace, notifier_size: int, chunk_sizes: Sequence[int]
+    ) -> GpuSvm:
+        """Sizes are bytes and powers of two; of chunks the last is that of a page (D1)."""
+        from .gpusvm import GpuSvm  # noqa: PLC0415 (only for those who use it)
+
+        device = self._device
+        return GpuSvm(self._host, device, self, ops, mm, notifier_size, chunk_sizes)
 
     def _point(self, where: str) -> None:
         self._host.tasks.point(where)

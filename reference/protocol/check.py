@@ -12,6 +12,7 @@ from .ageing import Ageing
 from .brackets import Brackets
 from .checker import Checker
 from .collect import Collect
+from .gpusvm import GpuSvm
 from .intervals import Intervals
 from .life import Life
 from .migration import Migration
@@ -26,6 +27,7 @@ __all__ = ["check"]
 
 CHECKERS: tuple[type[Checker], ...] = (
     Intervals,
+    GpuSvm,
     Migration,
     Collect,
     Brackets,

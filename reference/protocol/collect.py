@@ -18,6 +18,8 @@ __all__ = ["Collect"]
 
 _UNHEEDED = "x"
 """Asked for a page: to write, and not to fault it in."""
+_GOT = "got from drm_gpusvm"
+"""How a page was learnt that may be mapped as D1 says, by whatever read section it was found."""
 _NONE = -2
 """Instead of a frame: there is none yet."""
 _AGAIN = -16
@@ -284,7 +286,7 @@ class Collect(Checker):
         if frame is None:
             raise Breach("W6", f"{where} to DMA address {address}, which leads nowhere")
         lookups = self._lookups[entry.actor]
-        source = self._source(lookups, slot, frame, where)
+        source = _got(mirror, slot, address, frame) or self._source(lookups, slot, frame, where)
         told = self._told(mirror, slot, source, where)
         section = source.section if source is not None else None
         teller = told[0].number if section is None else section.subscription
@@ -299,7 +301,7 @@ class Collect(Checker):
             if section is not None and section.subscription != subscription.number:
                 # Another buffer with the page: its own callback takes its own entries away.
                 continue
-            if not subscription.listed:
+            if not subscription.listed and source.how != _GOT:
                 self._check_section(section, subscription, source, where)
             self._check_fresh(subscription, source, slot, where)
         self.count("X1" if source.how == "made exclusive" else "H5")
@@ -374,3 +376,11 @@ class Collect(Checker):
                 raise Breach(rule, f"{where}, {source.how} before an invalidation of it")
         if subscription.listed:
             self.count("K1")
+
+
+def _got(mirror: Mirror, slot: int, address: int, frame: int) -> Source | None:
+    """The page of drm_gpusvm that a translation is made of; None if it is made of another."""
+    got = mirror.got.get(slot)
+    if got is None or got.address != address:
+        return None
+    return Source(_GOT, got.entry, frame, got.writable)

@@ -40,6 +40,10 @@ REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
             "G6",
             "X1",
             "W2/full device",
+            "D1/unmap",
+            "D1/partial unmap",
+            "D1/partial unmap/device",
+            "D1/sent back",
         ),
         Sync.REFCOUNTING: (*_NOTIFIED, "I9", "D2/UNMAP/blockable/*", "D2/CLEAR/blockable/*"),
         Sync.REGISTRATION: ("P2", "S4", "S5", "L2"),
@@ -91,6 +95,7 @@ CONDITIONS: Mapping[str, str] = MappingProxyType(
         "I17": "the driver invalidates in one pass",
         "L5": "the driver does not call mmu_notifier_get",
         "L6": "the driver puts no notifier",
+        "D1": "the driver does not use drm_gpusvm",
     }
 )
 """Rules that concern a driver only if it does something, and what never happened if not."""
@@ -107,7 +112,6 @@ UNTESTED: Mapping[str, str] = MappingProxyType(
     {
         "T3": "a TLB that breaks it has kept an old page before, when it was told, which is T2",
         "T4": "it allows the kernel to wait, which the host does not; no driver can break it",
-        "D1": "drm_gpusvm is no service of the host; the check before its commit is also H2 and I9",
     }
 )
 """Rules that are not checked yet, each with the reason."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-__all__ = ["LOCAL", "SHARED", "Mirror", "Place", "Translation"]
+__all__ = ["LOCAL", "SHARED", "Got", "Mirror", "Place", "Translation"]
 
 LOCAL = 1 << 62
 """Added to the number of a frame of a device's memory this is its address for the device."""
@@ -19,6 +19,15 @@ Place = tuple[int, int]
 class Translation(NamedTuple):
     """An entry of a device's page table or TLB."""
 
+    address: int
+    writable: bool
+
+
+class Got(NamedTuple):
+    """A page of a range of drm_gpusvm, as the driver was told of it."""
+
+    entry: int
+    """In the event record, where it was."""
     address: int
     writable: bool
 
@@ -44,6 +53,10 @@ class Mirror:
         """Places whose accessed bit is set; None while the page tables have no such bits."""
         self.shares: int | None = None
         """The address space whose page table it walks."""
+        self.ranges: dict[int, range] = {}
+        """By number, the slots of each range of drm_gpusvm."""
+        self.got: dict[int, Got] = {}
+        """By slot, pages of drm_gpusvm, which may have been invalidated meanwhile."""
         self.told: dict[Place, int] = {}
         """By place, the subscription that tells when its translation ceases to hold."""
 

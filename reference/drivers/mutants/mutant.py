@@ -14,6 +14,7 @@ from reference.drivers.faulting import FaultingDriver
 from reference.drivers.refcounting import RefcountingDriver
 from reference.drivers.registration import RegistrationDriver
 from reference.drivers.sharing import SharingDriver
+from reference.drivers.svm import SvmDriver
 from reference.geometry import Geometry
 from reference.program import Program
 from reference.protocol import Profile
@@ -31,6 +32,7 @@ BASES: dict[str, type[Driver]] = {
     "caching": CachingDriver,
     "ageing": AgeingDriver,
     "sharing": SharingDriver,
+    "svm": SvmDriver,
 }
 """The correct drivers that mutants are made from, by name."""
 
