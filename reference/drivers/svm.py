@@ -14,6 +14,7 @@ from reference.host.gpusvm import GpuSvm, GpuSvmContext, GpuSvmNotifier, GpuSvmR
 from reference.host.hardware import Device
 from reference.host.hmm import HMM_PFN_REQ_FAULT, HmmRange
 from reference.host.kernel import Kernel
+from reference.host.migrate import MIGRATE_VMA_SELECT_SYSTEM
 from reference.host.ranges import Range
 from reference.host.space import AddressSpace
 from reference.operations import Event
@@ -26,7 +27,7 @@ EVERYWHERE = 0, 1 << 47
 
 
 class SvmDriver(MigratingDriver):
-    """Mirrors what the device touches; pages move to its memory when user space asks for it."""
+    """Mirrors what the device touches, and moves to its memory what it writes."""
 
     name = "svm"
     page_faults = True
@@ -146,6 +147,7 @@ class SvmDriver(MigratingDriver):
         owner = self.device.owner
         ctx = GpuSvmContext(read_only=not write, device_private_page_owner=owner)
         start, end = EVERYWHERE
+        moves = write
         while True:
             self.collect_garbage(gpusvm)
             range_ = gpusvm.range_find_or_insert(address, start, end, ctx)
@@ -154,6 +156,10 @@ class SvmDriver(MigratingDriver):
             if write and range_.read_only:
                 self.unbind(gpusvm, range_)
                 gpusvm.range_unmap_pages(range_, ctx)
+            if moves and not range_.pages:
+                # Once: what cannot be moved, or is brought home at once, is mapped where it is.
+                moves = False
+                super().migrate(range_.start, range_.end, MIGRATE_VMA_SELECT_SYSTEM)
             answer = gpusvm.range_get_pages(range_, ctx)
             if answer == 0:
                 if self.bind(gpusvm, range_):

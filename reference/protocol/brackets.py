@@ -156,7 +156,9 @@ class Brackets(Checker):
             raise Breach(
                 rule, f"the callback for {call.range} refused, but holds {self.names(kept)}"
             )
-        for exercised in (rule, "B7", "B8") if call.subscription.listed else (rule, "B9"):
+        for exercised in (
+            (rule, "B7", "B8") if call.subscription.listed else (rule, "B1", "B5", "B9")
+        ):
             self.count(*call.range.cells(exercised))
 
     def _count_returned(self, call: Call, mirrors: list[Mirror]) -> None:
