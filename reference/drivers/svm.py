@@ -12,9 +12,8 @@ import errno
 
 from reference.host.gpusvm import GpuSvm, GpuSvmContext, GpuSvmNotifier, GpuSvmRange
 from reference.host.hardware import Device
-from reference.host.hmm import HMM_PFN_REQ_FAULT, HmmRange
 from reference.host.kernel import Kernel
-from reference.host.migrate import MIGRATE_VMA_SELECT_SYSTEM
+from reference.host.migrate import MIGRATE_VMA_SELECT_DEVICE_PRIVATE, MIGRATE_VMA_SELECT_SYSTEM
 from reference.host.ranges import Range
 from reference.host.space import AddressSpace
 from reference.operations import Event
@@ -111,24 +110,11 @@ class SvmDriver(MigratingDriver):
         gpusvm.notifier_unlock()
 
     def evict_range(self, range_: GpuSvmRange) -> None:
-        """Bring what is left of a range home, page by page.
+        """Bring what is left of a range home, also what nobody may access any more.
 
-        `range_evict` stops at the first page that is not mapped any more, and that may be the
-        first of all.
+        Not by `range_evict`: it faults pages in, and stops at the first that it cannot have.
         """
-        for address in range(range_.start, range_.end, self.kernel.page_size):
-            self.bring_home(range_, address)
-
-    def bring_home(self, range_: GpuSvmRange, address: int) -> None:
-        """Fault a page in for the processor; what has no page any more is left alone."""
-        notifier, end = range_.notifier.notifier, address + self.kernel.page_size
-        mm, answer = range_.notifier.gpusvm.mm, -errno.EBUSY
-        while answer == -errno.EBUSY:
-            sequence = self.kernel.mmu_interval_read_begin(notifier)
-            hmm_range = HmmRange(notifier, sequence, address, end, HMM_PFN_REQ_FAULT)
-            self.kernel.mmap_read_lock(mm)
-            answer = self.kernel.hmm_range_fault(hmm_range)
-            self.kernel.mmap_read_unlock(mm)
+        super().migrate(range_.start, range_.end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE)
 
     # Faults
 
@@ -165,7 +151,7 @@ class SvmDriver(MigratingDriver):
                 if self.bind(gpusvm, range_):
                     return 0
             elif answer == -errno.EOPNOTSUPP:
-                self.evict_range(range_)
+                gpusvm.range_evict(range_)
             elif not range_.unmapped:
                 if range_.end - range_.start == self.kernel.page_size:
                     return answer

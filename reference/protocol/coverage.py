@@ -42,7 +42,7 @@ REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
             "W2/full device",
             "D1/unmap",
             "D1/partial unmap",
-            "D1/partial unmap/device",
+            "D1/device memory",
             "D1/sent back",
         ),
         Sync.REFCOUNTING: (*_NOTIFIED, "I9", "D2/UNMAP/blockable/*", "D2/CLEAR/blockable/*"),
@@ -51,7 +51,10 @@ REQUIRED: Mapping[Sync, tuple[str, ...]] = MappingProxyType(
 )
 """By sync model the cells that must be reached for a PASS of their rule; `*` stands for any."""
 
-_STATE_NEEDS = {"device": "to_device", "full device": "to_device", "exclusive": "exclusive"}
+_STATE_NEEDS = {
+    **dict.fromkeys(("device", "device memory", "full device"), "to_device"),
+    "exclusive": "exclusive",
+}
 """States of pages, and of the device, that come about by an operation of the driver only."""
 
 CONDITIONS: Mapping[str, str] = MappingProxyType(

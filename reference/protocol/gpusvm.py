@@ -83,23 +83,21 @@ class GpuSvm(Checker):
         """By actor, and by device and number of a range."""
         self._since: dict[int, int] = {}
         """By actor, an entry before which nothing of the fault has happened that it is in."""
-        self._failed: set[int] = set()
-        """Actors in whose operation a failure was injected."""
+        self._failed = False
+        """A failure was injected: what should be moved may stay."""
 
     # Faults.  When one begins is not in the record: its operation, job or latest retry is.
 
     def begin(self, index: int, entry: Entry) -> None:
         if self._ranges:
             self._since[entry.actor] = index
-            self._failed.discard(entry.actor)
 
     def launch(self, index: int, entry: Entry) -> None:
         if self._ranges and entry.arguments[1]:
             self._since[ENGINE + int(entry.arguments[0])] = index
 
-    def fail(self, _index: int, entry: Entry) -> None:
-        if self._ranges:
-            self._failed.add(entry.actor)
+    def fail(self, _index: int, _entry: Entry) -> None:
+        self._failed = True
 
     def find(self, index: int, entry: Entry) -> None:
         """All that was unmapped before the fault has been removed by now."""
@@ -130,7 +128,7 @@ class GpuSvm(Checker):
         range_.gone.update(range(first, end))
         self.count("D1/partial unmap" if range_.partial else "D1/unmap")
         if range_.partial and away:
-            self.count("D1/partial unmap/device")
+            self.count("D1/device memory")
 
     def remove(self, _index: int, entry: Entry) -> None:
         """Nothing is left of a range whose pages were not all unmapped."""
@@ -143,7 +141,7 @@ class GpuSvm(Checker):
         for way, (_table, slot), _translation in self.state.mirror(device).reachable():
             if slot in left:
                 raise Breach("D1", f"{what}, and still has page {slot} in {way}")
-        if left.intersection(away) and entry.actor not in self._failed:
+        if left.intersection(away) and not self._failed:
             raise Breach("D1", f"{what}, and leaves {pages(left.intersection(away))} in its memory")
 
     def fini(self, _index: int, entry: Entry) -> None:
