@@ -103,7 +103,8 @@ class What(enum.IntEnum):
     TRACKED = 91  # space: from now on writes are to be seen, all end callbacks have run
     SVM_FIND = 95  # device, page: drm_gpusvm_range_find_or_insert is called
     SVM_INSERT = 96  # device, number of a new range, first, end
-    SVM_GOT = 97  # device, range, writable, address of each page: drm_gpusvm_range_get_pages
+    SVM_GOT = 97  # device, range, first, writable, address of each page: what
+    # drm_gpusvm_range_get_pages has got
     SVM_VALID = 98  # device, range, notifier lock, answer: drm_gpusvm_range_pages_valid
     SVM_UNMAPPED = 99  # device, range, first, end of what UNMAP is told of, other pages of it in
     # the device's memory: drm_gpusvm_range_set_unmapped

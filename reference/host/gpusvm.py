@@ -400,8 +400,9 @@ class GpuSvm:
                 self._unmap_pages(range_)
                 return -errno.EFAULT
             range_.pages.append(PagemapAddr(address, not ctx.read_only))
-        told = (self._device.number, range_.number, int(not ctx.read_only))
-        self._host.record(What.SVM_GOT, *told, *(page.address for page in range_.pages))
+        told = (self._device.number, range_.number, self._host.slot(range_.start))
+        addresses = (page.address for page in range_.pages)
+        self._host.record(What.SVM_GOT, *told, int(not ctx.read_only), *addresses)
         return 0
 
     def _pages_valid_unlocked(self, range_: GpuSvmRange) -> bool:

@@ -380,7 +380,7 @@ class Collect(Checker):
 
 def _got(mirror: Mirror, slot: int, address: int, frame: int) -> Source | None:
     """The page of drm_gpusvm that a translation is made of; None if it is made of another."""
-    got = mirror.got.get(slot)
-    if got is None or got.address != address:
-        return None
-    return Source(_GOT, got.entry, frame, got.writable)
+    for got in mirror.got.values():
+        if got.leads(slot, address):
+            return Source(_GOT, got.entry, frame, got.writable)
+    return None

@@ -29,8 +29,6 @@ class SvmRange:
 
     number: int
     slots: range
-    got: tuple[int, ...] = ()
-    """The address of each page, as `range_get_pages` last had them."""
     unmapped: int = -1
     """The entry at which UNMAP was first told; -1 if it was not."""
     gone: set[int] = field(default_factory=set)
@@ -151,9 +149,8 @@ class GpuSvm(Checker):
     # Commits
 
     def got(self, _index: int, entry: Entry) -> None:
-        device, number, _writable, *addresses = map(int, entry.arguments)
-        range_ = self._of(device)[number]
-        range_.got = tuple(addresses)
+        """What was said of pages before says nothing of these."""
+        device, number = map(int, entry.arguments[:2])
         for said in self._said.values():
             said.pop((device, number), None)
 
@@ -173,12 +170,11 @@ class GpuSvm(Checker):
         if not self._ranges:
             return
         device, _table, slot, address, _writable = map(int, entry.arguments)
-        for range_ in self._of(device).values():
-            if slot not in range_.slots or not range_.got:
-                continue
-            if range_.got[slot - range_.slots.start] == address:
-                said = self._said.get(entry.actor, {}).get((device, range_.number))
-                self._check_committed(said, f"device {device} maps page {slot} of {range_}")
+        for number, got in self.state.mirror(device).got.items():
+            if got.leads(slot, address):
+                said = self._said.get(entry.actor, {}).get((device, number))
+                where = f"device {device} maps page {slot} of {self._of(device)[number]}"
+                self._check_committed(said, where)
 
     def _check_committed(self, said: Said | None, where: str) -> None:
         if said is None:

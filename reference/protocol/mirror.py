@@ -24,12 +24,20 @@ class Translation(NamedTuple):
 
 
 class Got(NamedTuple):
-    """A page of a range of drm_gpusvm, as the driver was told of it."""
+    """The pages of a range of drm_gpusvm, as the driver was told of them."""
 
     entry: int
     """In the event record, where it was."""
-    address: int
+    first: int
+    """Slot of the first page."""
     writable: bool
+    addresses: tuple[int, ...]
+    """Of each page."""
+
+    def leads(self, slot: int, address: int) -> bool:
+        """Whether this is the address of the page at a slot."""
+        place = slot - self.first
+        return 0 <= place < len(self.addresses) and self.addresses[place] == address
 
 
 class Mirror:
@@ -53,10 +61,8 @@ class Mirror:
         """Places whose accessed bit is set; None while the page tables have no such bits."""
         self.shares: int | None = None
         """The address space whose page table it walks."""
-        self.ranges: dict[int, range] = {}
-        """By number, the slots of each range of drm_gpusvm."""
         self.got: dict[int, Got] = {}
-        """By slot, pages of drm_gpusvm, which may have been invalidated meanwhile."""
+        """By range of drm_gpusvm, its latest pages, which may have been invalidated meanwhile."""
         self.told: dict[Place, int] = {}
         """By place, the subscription that tells when its translation ceases to hold."""
 

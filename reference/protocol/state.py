@@ -416,23 +416,12 @@ class State:
     def _complete(self, _index: int, _actor: int, device: int, job: int) -> None:
         self.mirror(device).jobs.pop(job, None)
 
-    def _got(
-        self, index: int, _actor: int, device: int, number: int, writable: int, *addresses: int
-    ) -> None:
-        mirror = self.mirror(device)
-        first = mirror.ranges[number].start
-        for slot, address in enumerate(addresses, first):
-            mirror.got[slot] = Got(index, address, bool(writable))
+    def _got(self, index: int, _actor: int, device: int, number: int, *rest: int) -> None:
+        first, writable, *addresses = rest
+        self.mirror(device).got[number] = Got(index, first, bool(writable), tuple(addresses))
 
-    def _svm_insert(
-        self, _index: int, _actor: int, device: int, number: int, first: int, end: int
-    ) -> None:
-        self.mirror(device).ranges[number] = range(first, end)
-
-    def _svm_remove(self, _index: int, _actor: int, device: int, number: int, *_away: int) -> None:
-        mirror = self.mirror(device)
-        for slot in mirror.ranges.pop(number):
-            mirror.got.pop(slot, None)
+    def _svm_remove(self, _index: int, _actor: int, device: int, number: int, *_: int) -> None:
+        self.mirror(device).got.pop(number, None)
 
     # Frames
 
@@ -491,7 +480,6 @@ CHANGES: dict[int, Callable[..., None]] = {
         What.DMA_UNMAP: "_dma_unmap",
         What.LAUNCH: "_launch",
         What.COMPLETE: "_complete",
-        What.SVM_INSERT: "_svm_insert",
         What.SVM_GOT: "_got",
         What.SVM_REMOVE: "_svm_remove",
         What.PIN: "_pin",
