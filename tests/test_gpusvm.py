@@ -276,6 +276,25 @@ class FindsUnlocked(SvmDriver):
         return self.handle(self.gpusvm, address, write)
 
 
+class RemovesTwice(SvmDriver):
+    """Is quick to free what it has freed."""
+
+    def remove(self, gpusvm: GpuSvm, range_: GpuSvmRange) -> None:
+        super().remove(gpusvm, range_)
+        gpusvm.range_remove(range_)
+
+
+class UsesRemoved(SvmDriver):
+    """Goes on with a range that is there no more."""
+
+    def handle(self, gpusvm: GpuSvm, address: int, write: bool) -> int:
+        answer = super().handle(gpusvm, address, write)
+        range_ = gpusvm.notifiers[0].ranges[0]
+        self.remove(gpusvm, range_)
+        gpusvm.range_get_pages(range_, GpuSvmContext())
+        return answer
+
+
 class RetriesAsDocumented(SvmDriver):
     """As the example does where pages cannot be had: from the start, and with the same range."""
 
@@ -292,6 +311,7 @@ class Sticky(SvmDriver):
 
 
 FAULT = "dread d0 page=2 offset=0 length=8"
+JOB = f"{FAULT} job=1\nsubmit d0 job=1\nwait d0 job=1"
 
 
 @pytest.mark.parametrize(
@@ -300,6 +320,12 @@ FAULT = "dread d0 page=2 offset=0 length=8"
         (
             Later,
             READ + "unmap p0 page=0 pages=1\n" + FAULT,
+            "device 0 handles a fault on page 2 while range 1 (pages 0, 1) is there, which was "
+            "unmapped before",
+        ),
+        (
+            Later,
+            READ + "unmap p0 page=0 pages=2\n" + JOB,
             "device 0 handles a fault on page 2 while range 1 (pages 0, 1) is there, which was "
             "unmapped before",
         ),
@@ -371,6 +397,17 @@ def test_locks_are_asked_for(driver: type[Driver], message: str) -> None:
     broken = run_program(script(driver, READ), driver).broken
     assert broken is not None
     assert (broken.rule, str(broken)) == ("D1", message)
+
+
+@pytest.mark.parametrize(
+    ("driver", "service"), [(RemovesTwice, "remove"), (UsesRemoved, "get_pages")]
+)
+def test_a_range_that_was_removed_is_of_no_use(driver: type[Driver], service: str) -> None:
+    lines = READ + "unmap p0 page=0 pages=2\n" + FAULT
+    broken = run_program(script(driver, lines), driver).broken
+    assert broken is not None
+    assert broken.rule == "W6"
+    assert str(broken) == f"drm_gpusvm_range_{service} of range 1, which was removed"
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,10 @@ class GpuSvm:
             how = " for writing" * write
             raise Broken("D1", f"{service} is called without {self._lock} held{how}")
 
+    def _assert_there(self, range_: GpuSvmRange, service: str) -> None:
+        if range_ not in range_.notifier.ranges:
+            raise Broken("W6", f"{service} of range {range_.number}, which was removed")
+
     # Invalidations
 
     def invalidate(
@@ -305,6 +309,7 @@ class GpuSvm:
     def range_remove(self, range_: GpuSvmRange) -> None:
         """Remove a range, and its notifier with the last; the device must not have it mapped."""
         self._assert_driver_lock("drm_gpusvm_range_remove")
+        self._assert_there(range_, "drm_gpusvm_range_remove")
         notifier = range_.notifier
         self.notifier_lock()
         self._unmap_pages(range_)
@@ -351,6 +356,7 @@ class GpuSvm:
         -EFAULT and -EPERM: not all of them can be had; -EOPNOTSUPP: some are in device memory and
         some are not.  They may be gone again when this returns: see `range_pages_valid`.
         """
+        self._assert_there(range_, "drm_gpusvm_range_get_pages")
         kernel, interval = self._kernel, range_.notifier.notifier
         request = HMM_PFN_REQ_FAULT | (0 if ctx.read_only else HMM_PFN_REQ_WRITE)
         owner = ctx.device_private_page_owner

@@ -91,8 +91,10 @@ class GpuSvm(Checker):
             self._since[entry.actor] = index
 
     def launch(self, index: int, entry: Entry) -> None:
-        if self._ranges and entry.arguments[1]:
-            self._since[ENGINE + int(entry.arguments[0])] = index
+        """The engine begins with the job at once if it has no other."""
+        device, job = map(int, entry.arguments[:2])
+        if self._ranges and job and not any(self.state.mirror(device).jobs):
+            self._since[ENGINE + device] = index
 
     def fail(self, _index: int, _entry: Entry) -> None:
         self._failed = True
