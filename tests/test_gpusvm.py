@@ -153,6 +153,14 @@ def test_what_is_unmapped_between_callback_and_close_is_no_matter() -> None:
         assert judged(SvmDriver, program).violation is None
 
 
+def test_a_part_may_go_while_a_range_is_made_smaller() -> None:
+    lines = WRITTEN + "protect p0 r page=1 pages=1\ndwrite d0 page=0 offset=0 length=8 value=2\n"
+    program = script(SvmDriver, lines + "unmap p0 page=1 pages=1")
+    switches = (Switch(DEVICE, 4, point, P0) for point in range(1, 90))
+    given = (replace(program, schedule=Schedule((switch,))) for switch in switches)
+    assert unaccused(SvmDriver, given)["D1"] == 89
+
+
 def test_the_cells_of_the_rule_are_counted() -> None:
     exercised = judged(
         SvmDriver,

@@ -155,7 +155,9 @@ class SvmDriver(MigratingDriver):
             elif not range_.unmapped:
                 if range_.end - range_.start == self.kernel.page_size:
                     return answer
-                # Some pages cannot be had, or not like this: try with the one that is needed.
+                # Some pages cannot be had, or not like this: try with the one that is needed.  A
+                # part may be unmapped at any moment, so what is left must not be away.
+                self.evict_range(range_)
                 self.remove(gpusvm, range_)
                 start = address & -self.kernel.page_size
                 end = start + self.kernel.page_size
