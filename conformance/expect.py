@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from reference.operations import Kind
+from reference.program import Program
 from reference.rules import lookup
 from reference.syncmodels import Sync
 
@@ -29,6 +31,13 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     link: str
     model: Sync | None = None
     """Only under this sync model; without it, under any."""
+    operations: tuple[str, ...] = ()
+    """Only for programs that do one of these; without it, for all."""
+
+    def covers(self, rule: str, program: Program) -> bool:
+        """Whether a program is expected to break a rule."""
+        kinds = {Kind(operation.kind).name.lower() for operation in program.operations}
+        return rule == self.rule and not (self.operations and kinds.isdisjoint(self.operations))
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +60,8 @@ def load_expectations(path: Path, model: Sync) -> list[Expectation]:
         _check(path, expectation.model or model, expectation)
     chosen = [each for each in document.expect if each.model in {None, model}]
     for index, expectation in enumerate(chosen):
-        if expectation.rule in {each.rule for each in chosen[:index]}:
+        same = [each for each in chosen[:index] if each.rule == expectation.rule]
+        if same and not all(each.operations for each in (*same, expectation)):
             raise ExpectError(f"{path}: rule {expectation.rule} is named twice")
     return chosen
 
@@ -65,6 +75,9 @@ def _check(path: Path, model: Sync, expectation: Expectation) -> None:
         raise ExpectError(f"{path}: rule {rule.id} is no rule of the {model} model")
     if not expectation.reason.strip() or not expectation.link.strip():
         raise ExpectError(f"{path}: rule {rule.id} needs a reason and a link")
+    for name in expectation.operations:
+        if name.upper() not in Kind.__members__ or name != name.lower():
+            raise ExpectError(f"{path}: rule {rule.id} names no operation: {name!r}")
 
 
 def surprises(expectations: Iterable[Expectation], rules: Iterable[RuleResult]) -> list[str]:

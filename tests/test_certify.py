@@ -278,6 +278,21 @@ class TestRuns:
         assert certificate.failing_programs > 45
         assert certificate.expected == list(expected)
 
+    @pytest.mark.parametrize(("operation", "verdict"), [("map", "PASS"), ("wait", "FAIL")])
+    def test_what_is_expected_of_other_programs_is_not(
+        self, operation: str, verdict: str, place: Path
+    ) -> None:
+        """Every program maps; what this mutant is reduced to waits for nothing."""
+        expected = tuple(
+            Expectation(rule=rule, reason="known", link="here", operations=(operation,))
+            for rule in ("I12", "H3")
+        )
+        run = Recording(MUTANT, place / "out", programs=75, expected=expected)
+        failed = [each for each in run.certificate.rules if each.failures]
+        assert failed
+        assert {each.expected for each in failed} == {verdict == "PASS"}
+        assert (run.certificate.verdict == "FAIL") == (verdict == "FAIL")
+
     @pytest.mark.parametrize("source", ["folder", "database"])
     def test_what_failed_before_comes_first(self, source: str, place: Path) -> None:
         first = Recording(MUTANT, place / "out")

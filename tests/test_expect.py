@@ -10,6 +10,7 @@ import pytest
 from conformance.expect import Expectation, ExpectError, load_expectations, surprises
 from conformance.verdicts import RuleResult, Verdict
 from reference.syncmodels import Sync
+from reference.text import parse
 
 ENTRY = '[[expect]]\nrule = "{}"\nreason = "known"\nlink = "https://example.org/1"\n'
 I12 = ENTRY.format("I12")
@@ -30,6 +31,18 @@ def test_entries_are_kept_in_order(tmp_path: Path) -> None:
 def test_entries_of_another_model_are_left_out(tmp_path: Path) -> None:
     text = I12 + 'model = "registration"\n' + I12 + 'model = "faulting"\n'
     assert [each.model for each in load(tmp_path, text)] == [Sync.FAULTING]
+
+
+def test_an_entry_may_be_about_some_operations_only(tmp_path: Path) -> None:
+    text = I12 + 'operations = ["punch", "truncate"]\n' + I12 + 'operations = ["remap"]\n'
+    first, second = load(tmp_path, text)
+    punch = parse(
+        "lastwriter 1\nmodel faulting\nmap p0 rw shared page=0 pages=1\npunch p0 page=0 pages=1"
+    )
+    assert first.covers("I12", punch)
+    assert not first.covers("C1", punch)
+    assert not second.covers("I12", punch)
+    assert load(tmp_path, I12)[0].covers("I12", punch)
 
 
 def test_no_entries(tmp_path: Path) -> None:
@@ -54,6 +67,9 @@ def test_no_entries(tmp_path: Path) -> None:
         (I12 + 'model = "magic"\n', "Invalid enum value 'magic'"),
         (I12 + I12, "rule I12 is named twice"),
         (I12 + I12 + 'model = "faulting"\n', "rule I12 is named twice"),
+        (I12 + I12 + 'operations = ["punch"]\n', "rule I12 is named twice"),
+        (I12 + 'operations = ["pinch"]\n', "rule I12 names no operation: 'pinch'"),
+        (I12 + 'operations = ["PUNCH"]\n', "rule I12 names no operation: 'PUNCH'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, text: str | bytes, problem: str) -> None:

@@ -144,4 +144,4 @@ def test_it_passes_but_for_what_is_known(tmp_path: Path) -> None:
     )
     assert (done.errors, done.certificate.surprises) == ("", []), done.out
     failed = {each.rule for each in done.certificate.rules if each.verdict is Verdict.FAIL}
-    assert failed == {"A1", "I12"}
+    assert failed == {"A1", "C1", "C2", "I12"}
