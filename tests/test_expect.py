@@ -88,6 +88,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, problem: str) -> 
         load_expectations(path, Sync.FAULTING)
 
 
+def test_what_is_rare_is_no_surprise(tmp_path: Path) -> None:
+    rules = [RuleResult(rule="I12", verdict=Verdict.PASS, exercised=1)]
+    assert surprises(load(tmp_path, I12 + "rare = true\n"), rules) == []
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_only_a_failure_is_no_surprise(tmp_path: Path, verdict: Verdict) -> None:
     rules = [RuleResult(rule="I12", verdict=verdict, exercised=1)]
