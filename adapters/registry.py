@@ -17,7 +17,7 @@ __all__ = ["Known", "Reach", "executable_of", "known", "open_candidate", "reach_
 
 _FORMS = (
     "module:name, path/to/file.py:name, path/to/library.so, reference:MODEL, mutant:ID, "
-    "linux:NAME, linux:hmm, ucx:rcache, driver:MODEL, driver:module:Class, "
+    "linux:NAME, linux:hmm, linux:hmm/NAME, ucx:rcache, driver:MODEL, driver:module:Class, "
     "driver:path/to/file.py:Class, "
     "driver:path/to/driver.so, driver:path/to/driver.c, tcp:HOST:PORT or unix:PATH"
 )
@@ -135,6 +135,8 @@ def known() -> list[Known]:
 
     from . import linux, ucx  # noqa: PLC0415 (likewise)
     from .vm.holder import lacks  # noqa: PLC0415 (likewise)
+    from .vm.mirrors import MIRRORS as IN_MACHINE  # noqa: PLC0415 (likewise)
+    from .vm.spec import spec_of  # noqa: PLC0415 (likewise)
 
     mirrors = [Known(f"reference:{name}", available=True) for name in MIRRORS]
     mirrors += [Known(f"driver:{name}", available=True) for name in DRIVERS]
@@ -142,7 +144,10 @@ def known() -> list[Known]:
     probes |= {f"ucx:{name}": ucx.probe(name) for name in ucx.NAMES}
     mirrors += [Known(spec, found.available, found.reason) for spec, found in probes.items()]
     problem = lacks()
-    return [*mirrors, Known("linux:hmm", problem is None, problem or "")]
+    return [
+        *mirrors,
+        *(Known(spec_of(name), problem is None, problem or "") for name in IN_MACHINE),
+    ]
 
 
 def executable_of(spec: str) -> tuple[Path, Mapping[str, str]]:

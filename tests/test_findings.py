@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters import linux, ucx
-from adapters.vm import spec as vm_spec
+from adapters.vm import mirrors as vm_mirrors
 from conformance.expect import load_expectations
 from conformance.store import load_program
 from reference.mirrors import MIRRORS
@@ -39,7 +39,7 @@ def test_a_correct_mirror_passes(path: Path) -> None:
 @pytest.mark.parametrize("path", EXPECTED, ids=lambda path: path.stem)
 def test_it_can_be_expected(path: Path) -> None:
     kind, _, name = path.stem.partition("-")
-    names = {"linux": (*linux.NAMES, *vm_spec.MIRRORS), "ucx": ucx.NAMES}
+    names = {"linux": (*linux.NAMES, *vm_mirrors.MIRRORS), "ucx": ucx.NAMES}
     assert name in names[kind]
     expectations = [each for model in Sync for each in load_expectations(path, model)]
     assert expectations

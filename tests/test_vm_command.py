@@ -24,7 +24,7 @@ def _fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CANDIDATE", f"{MISBEHAVING}:Prints")
     agent = tmp_path / "agent.c"
     agent.write_text("int main(void) { return 0; }\n")
-    monkeypatch.setattr(archives, "sources", lambda: [agent])
+    monkeypatch.setattr(archives, "sources", lambda _: [agent])
 
 
 def run(*arguments: str) -> int:

@@ -177,7 +177,7 @@ class TestStart:
         assert state.read_bytes() == b"a state"
 
     def test_states_of_an_agent_that_was_are_removed(self, machine: Path) -> None:
-        old = machine / "states" / "old"
+        old = machine / "states" / "hmm-old"
         old.parent.mkdir()
         old.touch()
         os.utime(old, (1, 1))
@@ -243,7 +243,7 @@ class TestInitramfs:
     def agent(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = machine / "agent.c"
         path.write_text('#include "lastwriter.h"\nint main(void) { return LW_ABI_VERSION; }\n')
-        monkeypatch.setattr(archives, "sources", lambda: [path])
+        monkeypatch.setattr(archives, "sources", lambda _: [path])
         return path
 
     @pytest.mark.usefixtures("agent")

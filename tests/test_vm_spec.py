@@ -46,7 +46,11 @@ def test_all_that_can_be_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("linux:hmm/gpu", "no mirror 'linux:hmm/gpu'"),
+        ("linux:hmm/gpu", "no mirror 'linux:hmm/gpu' in the machine; there are linux:hmm, linux:"),
+        ("linux:hmm/hmm", "no mirror 'linux:hmm/hmm'"),
+        ("linux:hmm/", "no mirror 'linux:hmm/'"),
+        ("linux:hmm/kvm,driver=test_hmm.c", "driver is for linux:hmm alone"),
+        ("linux:hmm/kvm,nodes=1,module=test_hmm.ko", "module, nodes is for linux:hmm alone"),
         ("linux:hmm,flavor=debug", "'flavor=debug': a spec is linux:hmm[,"),
         ("linux:hmm,flavour", "'flavour': a spec is"),
         ("linux:hmm,cpus=1,cpus=2", "'cpus=2': a spec is"),

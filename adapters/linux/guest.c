@@ -5,14 +5,14 @@
  * the first virtio port; at the second one it takes lines from the host:
  *
  *     ready?               "ready" once the agent waits for its client
- *     swap-module BYTES    put the module that follows in the place of the mirror's own
+ *     swap-module BYTES    put the module that follows in the place of the last one
  *
  * each answered by one line, "ok" or "error: TEXT" where nothing else is said.  A child that
  * breaks down takes the machine with it: the client is told so first.
  *
  * Parameters of the kernel's command line:
  *
- *     lastwriter.mirror=NAME   which mirror is to be served, "hmm" unless said otherwise
+ *     lastwriter.modules=A,B   modules of the kernel to be loaded in this order
  *     lastwriter.nodes=1       hmm: both devices are one to the driver
  *     lastwriter.merge=off     no merging of pages of equal contents
  */
@@ -46,7 +46,6 @@
 
 enum { FRAME_ERROR = 8, HEADER = 5 };
 
-static char mirror_name[32] = "hmm";
 static pid_t agent;
 
 _Noreturn __attribute__((format(printf, 1, 2)))
@@ -169,32 +168,30 @@ static void swap_on_all(void)
 
 /* ---- Modules ---- */
 
-static const struct {
-    const char *mirror, *module;
-} modules[] = {
-    {"hmm", "test_hmm"},
-};
+/* The last one that was loaded. */
+static char last_module[64];
 
-static const char *module_name(void)
+static void load_module(const char *name)
 {
-    for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++)
-        if (strcmp(modules[i].mirror, mirror_name) == 0)
-            return modules[i].module;
-    return NULL;
-}
-
-static void load_module(void)
-{
-    char path[80];
+    char path[96];
     int fd;
 
-    if (!module_name())
-        return;
-    snprintf(path, sizeof(path), "/lib/modules/%s.ko", module_name());
+    snprintf(path, sizeof(path), "/lib/modules/%s.ko", name);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
         give_up("%s: %s", path, strerror(errno));
     close(fd);
+    snprintf(last_module, sizeof(last_module), "%s", name);
+}
+
+static void load_modules(void)
+{
+    char names[256] = "", *name, *rest = names;
+
+    find_parameter("lastwriter.modules", names, sizeof(names));
+    while ((name = strsep(&rest, ",")))
+        if (*name)
+            load_module(name);
 }
 
 /* ---- Ports ---- */
@@ -250,7 +247,7 @@ static int agent_port = -1;
 
 _Noreturn static void become_agent(void)
 {
-    char path[64], file[16];
+    char file[16];
     sigset_t none;
 
     sigemptyset(&none);
@@ -258,10 +255,8 @@ _Noreturn static void become_agent(void)
     fcntl(agent_port, F_SETFL, O_RDWR);
     if (dup2(agent_port, AGENT_FILE) < 0)
         _exit(127);
-    snprintf(path, sizeof(path), "/mirrors/%s", mirror_name);
     snprintf(file, sizeof(file), "%d", AGENT_FILE);
-    /* The one that this program is linked with is no file of its own. */
-    execl(access(path, X_OK) == 0 ? path : "/proc/self/exe", "agent", "--fd", file, NULL);
+    execl("/proc/self/exe", "agent", "--fd", file, NULL);
     _exit(127);
 }
 
@@ -361,12 +356,12 @@ static const char *swap_module(FILE *control, size_t size)
     void *module = size && size <= MOST_MODULE ? malloc(size) : NULL;
     const char *error = NULL;
 
-    if (!module || !module_name())
+    if (!module || !*last_module)
         return "no such module";
     if (fread(module, 1, size, control) != size)
         return "the module is cut off";
     end_agent();
-    if (syscall(SYS_delete_module, module_name(), 0) < 0 ||
+    if (syscall(SYS_delete_module, last_module, 0) < 0 ||
         syscall(SYS_init_module, module, size, "") < 0)
         error = strerror(errno);
     free(module);
@@ -416,7 +411,6 @@ static void prepare(void)
     char nodes[8] = "", merge[8] = "";
 
     mount_all();
-    find_parameter("lastwriter.mirror", mirror_name, sizeof(mirror_name));
     find_parameter("lastwriter.nodes", nodes, sizeof(nodes));
     find_parameter("lastwriter.merge", merge, sizeof(merge));
     if (strcmp(nodes, "1") == 0)
@@ -425,7 +419,7 @@ static void prepare(void)
     if (strcmp(merge, "off"))
         set("/sys/kernel/mm/ksm/run", "1");
     swap_on_all();
-    load_module();
+    load_modules();
 }
 
 _Noreturn static void supervise(void)

@@ -215,6 +215,20 @@ static void fill_memory(struct guest *guest)
 
 /* ---- Registers ---- */
 
+/* A processor that has 64-bit mode and says nothing else of itself: without that, kernels which
+ * hold the registers against what the processor can do refuse the mode. */
+static int set_processor(struct guest *guest)
+{
+    struct {
+        uint32_t count, padding; /* as in struct kvm_cpuid2 */
+        struct kvm_cpuid_entry2 entries[2];
+    } processor = {.count = 2,
+                   .entries = {{.function = 0x80000000, .eax = 0x80000001},
+                               {.function = 0x80000001, .edx = 1u << 29}}};
+
+    return ioctl(guest->vcpu, KVM_SET_CPUID2, &processor);
+}
+
 static int set_registers(struct guest *guest)
 {
     struct kvm_regs registers = {
@@ -313,7 +327,7 @@ static int make_guest(struct guest *guest, size_t window)
         set_slot(guest, SLOT_SHARED, SHARED, SHARED_SIZE, mirror.shared) < 0 ||
         guest_widen(guest, window) < 0)
         return -1;
-    return set_registers(guest);
+    return set_processor(guest) < 0 ? -1 : set_registers(guest);
 }
 
 int guest_create(struct guest *guest, size_t window)

@@ -18,8 +18,9 @@ from ..wire import ComplaintError
 from .driver import module_of
 from .initramfs import initramfs
 from .machine import Boot, Machine
+from .mirrors import MIRRORS
 from .places import Kernel, current, remove_older
-from .spec import MachineSpec
+from .spec import MachineSpec, spec_of
 from .tools import QEMU, install_command, lacking, unsuited
 
 __all__ = ["MachineHolder", "boot_once", "lacks"]
@@ -83,7 +84,9 @@ class MachineHolder(Holder):
         words = [record.version, f"{record.flavour} machine {self._kernel.name}"]
         if self._driver is not None:
             words.append(f"driver {hashlib.sha256(self._driver).hexdigest()[:16]}")
-        return msgspec.structs.replace(description, version=", ".join(words))
+        return msgspec.structs.replace(
+            description, name=spec_of(self._spec.mirror), version=", ".join(words)
+        )
 
     def begin(self) -> None:
         super().begin()
@@ -119,8 +122,17 @@ def boot_once(kernel: Kernel) -> None:
 
 def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
     """A machine that goes on from the state that it had when it had booted."""
-    boot = Boot(kernel.image, initramfs(kernel), spec.mirror, spec.cpus, spec.nodes, spec.merge)
-    state, fresh = _saved(kernel, boot)
+    mirror = MIRRORS[spec.mirror]
+    boot = Boot(
+        kernel.image,
+        initramfs(kernel, spec.mirror),
+        mirror.module_names,
+        mirror.processor,
+        spec.cpus,
+        spec.nodes,
+        spec.merge,
+    )
+    state, fresh = _saved(kernel, spec, boot)
     try:
         return _ready(boot, time.monotonic() + seconds, state)
     except CandidateError:
@@ -128,13 +140,14 @@ def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
             raise
     # What was saved long ago may have come to harm.
     state.unlink(missing_ok=True)
-    state, _ = _saved(kernel, boot)
+    state, _ = _saved(kernel, spec, boot)
     return _ready(boot, time.monotonic() + seconds, state)
 
 
-def _saved(kernel: Kernel, boot: Boot) -> tuple[Path, bool]:
+def _saved(kernel: Kernel, spec: MachineSpec, boot: Boot) -> tuple[Path, bool]:
     """The state of the machine when it has just booted, and whether it was saved only now."""
-    path = kernel.folder / "states" / boot.name(Path(shutil.which(QEMU) or QEMU))
+    name = boot.name(Path(shutil.which(QEMU) or QEMU))
+    path = kernel.folder / "states" / f"{spec.mirror}-{name}"
     if path.exists():
         return path, False
     path.parent.mkdir(exist_ok=True)
@@ -145,7 +158,8 @@ def _saved(kernel: Kernel, boot: Boot) -> tuple[Path, bool]:
         with _booted(boot, time.monotonic() + _BOOT_SECONDS) as machine:
             machine.save(part)
         part.rename(path)
-    remove_older(path.parent, boot.initramfs)  # states with an agent that was
+    # Those with an agent that was.
+    remove_older(path.parent, boot.initramfs, f"{spec.mirror}-*")
     return path, True
 
 

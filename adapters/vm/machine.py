@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -47,7 +47,9 @@ class Boot:
 
     image: Path
     initramfs: Path
-    mirror: str
+    modules: Sequence[str]
+    """Of the kernel, as the guest is to load them."""
+    processor: str = "qemu64"
     cpus: int = 1
     nodes: int = 2
     merge: bool = True
@@ -56,14 +58,18 @@ class Boot:
 
     def parameters(self) -> str:
         """The kernel's command line."""
-        own = {"mirror": self.mirror, "nodes": self.nodes, "merge": "on" if self.merge else "off"}
+        own = {
+            "modules": ",".join(self.modules),
+            "nodes": self.nodes,
+            "merge": "on" if self.merge else "off",
+        }
         return " ".join((*_PARAMETERS, *(f"lastwriter.{name}={own[name]}" for name in own)))
 
     def command(self, agent: int, control: int, monitor: int, log: int) -> list[str]:
         """QEMU's command line, with the numbers of inherited files to be its ends of sockets."""
         return [
             QEMU,
-            *("-accel", "tcg", "-cpu", "qemu64", "-machine", "microvm,acpi=off"),
+            *("-accel", "tcg", "-cpu", self.processor, "-machine", "microvm,acpi=off"),
             *("-smp", str(self.cpus), "-m", f"{self.memory}M"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-kernel", str(self.image), "-initrd", str(self.initramfs)),

@@ -198,10 +198,10 @@ def clean() -> None:
         raise CandidateError(f"in use, and so not removed: {', '.join(map(str, kept))}")
 
 
-def remove_older(folder: Path, file: Path) -> None:
-    """Remove the files in a folder that are older than a file."""
+def remove_older(folder: Path, file: Path, pattern: str) -> None:
+    """Remove the files of this pattern in a folder that are older than a file."""
     newest = file.stat().st_mtime_ns
-    for path in folder.iterdir():
+    for path in folder.glob(pattern):
         if path.stat().st_mtime_ns < newest:
             path.unlink(missing_ok=True)
 

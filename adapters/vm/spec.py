@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..candidate import CandidateError
+from .mirrors import DEFAULT, MIRRORS
 
-__all__ = ["FLAVOURS", "MIRRORS", "MachineSpec", "names_machine"]
+__all__ = ["FLAVOURS", "MachineSpec", "names_machine", "spec_of"]
 
 FLAVOURS = ("lean", "debug")
-MIRRORS = ("hmm",)
-"""Mirrors that the agent in the machine can be, as its kernel's command line names them."""
 _PREFIX = "linux:hmm"
-_FORM = "linux:hmm[,driver=FILE.c|,module=FILE.ko][,flavour=debug][,cpus=N][,nodes=1][,merge=off]"
+_FORM = (
+    "linux:hmm[,driver=FILE.c|,module=FILE.ko][,nodes=1][,flavour=debug][,cpus=N][,merge=off] "
+    "or linux:hmm/NAME[,flavour=debug][,cpus=N][,merge=off]"
+)
 _MOST_CPUS = 8
+
+
+def spec_of(mirror: str) -> str:
+    """What names a mirror in the machine, as it is."""
+    return _PREFIX if mirror == DEFAULT else f"{_PREFIX}/{mirror}"
 
 
 def names_machine(spec: str) -> bool:
@@ -27,7 +34,8 @@ class MachineSpec:
     """A candidate in the virtual machine."""
 
     text: str
-    mirror: str = "hmm"
+    mirror: str = DEFAULT
+    """Which of those that run in the machine."""
     flavour: str = "lean"
     driver: Path | None = None
     """C file of a driver that takes the place of the kernel's own."""
@@ -43,15 +51,19 @@ class MachineSpec:
     def parse(cls, text: str) -> MachineSpec:
         """`CandidateError`, naming the part, unless it makes sense."""
         head, *parts = text.split(",")
-        mirror = head.removeprefix(_PREFIX).removeprefix("/") or "hmm"
-        if mirror not in MIRRORS:
-            raise CandidateError(f"no mirror {head!r} in the machine; there is {_PREFIX}")
+        mirror = head.removeprefix(_PREFIX).removeprefix("/") or DEFAULT
+        if mirror not in MIRRORS or head != spec_of(mirror):
+            there = ", ".join(map(spec_of, MIRRORS))
+            raise CandidateError(f"no mirror {head!r} in the machine; there are {there}")
         given: dict[str, str] = {}
         for part in parts:
             key, _, value = part.partition("=")
             if key not in _KEYS or not value or key in given:
                 raise CandidateError(f"{text}: {part!r}: a spec is {_FORM}")
             given[key] = value
+        own = _OF_HMM & given.keys() if mirror != DEFAULT else ()
+        if own:
+            raise CandidateError(f"{text}: {', '.join(sorted(own))} is for {_PREFIX} alone")
         return cls._checked(text, mirror, given)
 
     @classmethod
@@ -98,4 +110,5 @@ def _file(text: str, given: dict[str, str], key: str, suffix: str) -> Path | Non
     return path.resolve()
 
 
-_KEYS = frozenset({"driver", "module", "flavour", "cpus", "nodes", "merge"})
+_OF_HMM = frozenset({"driver", "module", "nodes"})
+_KEYS = _OF_HMM | {"flavour", "cpus", "merge"}

@@ -1,0 +1,74 @@
+"""Mirrors beside the kernel's HMM driver in its machine: each is what it says, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commanding import lastwriter
+
+from adapters.vm.holder import lacks
+from adapters.vm.mirrors import DEFAULT, MIRRORS
+from adapters.vm.spec import spec_of
+from adapters.worker import Limits, Worker
+from conformance.examine import Examiner
+from conformance.shards import plan_for, run_shard, shards
+from conformance.verdicts import Verdict
+from reference.program import Program
+from reference.syncmodels import Sync
+from reference.trace import Violation
+
+pytestmark = pytest.mark.vm
+
+LIMITS = Limits(seconds=60, start=120)
+SEED = 7
+PROGRAMS = {"kvm": 100}
+"""How many each has to pass; enough for every rule that it can be held to."""
+REGISTRATION: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    problem = lacks()
+    if problem:
+        pytest.fail(f"{problem}; `tox -e vm` does so")
+
+
+def test_all_are_tested() -> None:
+    assert {DEFAULT, *PROGRAMS} == set(MIRRORS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_passes_for_what_it_is(name: str, tmp_path: Path) -> None:
+    amount = ("--programs", str(PROGRAMS[name]), "--seed", str(SEED), "--hang", "60")
+    done = lastwriter(tmp_path, "certify", spec_of(name), *amount)
+    assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
+    assert done.certificate.candidate.name == spec_of(name)
+    assert done.certificate.model == ("registration" if name in REGISTRATION else "faulting")
+    assert done.rule("C1").exercised > 100
+
+
+def first_violation(name: str, model: Sync) -> Violation | None:
+    """What some programs find in a mirror that is held to a model."""
+    found: list[Violation] = []
+    with Worker(spec_of(name), limits=LIMITS) as worker:
+        examiner = Examiner(worker)
+
+        def consume(program: Program, length: int) -> bool:
+            violation = examiner.examine(program, length)
+            found.extend([violation] if violation else [])
+            return not found and examiner.coverage.programs < PROGRAMS[name]
+
+        for shard in shards(worker.description, SEED):
+            run_shard(plan_for(worker.description, model, shard), shard, consume)
+            if found or examiner.coverage.programs >= PROGRAMS[name]:
+                break
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("name", REGISTRATION)
+def test_fails_for_what_it_is_not(name: str) -> None:
+    """What is pinned does not follow the mapping, as a faulting mirror does."""
+    violation = first_violation(name, Sync.FAULTING)
+    assert violation is not None
+    assert violation.rule in {"I12", "C1"}
