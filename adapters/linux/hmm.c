@@ -16,6 +16,7 @@
 #include "hmm_driver.h"
 #include "process.h"
 
+const unsigned device_count = DEVICES;
 const unsigned disk_files = 0;         /* the machine has no disk */
 const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
 

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "hmm.h"
@@ -46,18 +45,6 @@ static void let_go(unsigned number)
         device_of(number)->kept = 0;
 }
 
-/* A file of another process, or -1. */
-static int take(pid_t pid, int number)
-{
-    int process = (int)syscall(SYS_pidfd_open, pid, 0), fd = -1;
-
-    if (process >= 0) {
-        fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
-        close(process);
-    }
-    return fd;
-}
-
 /* The file of the device as it is attached now. */
 int hmm_file(unsigned number)
 {
@@ -66,7 +53,7 @@ int hmm_file(unsigned number)
     if (held[number].fd && held[number].opened == device->opened)
         return held[number].fd;
     let_go(number);
-    held[number].fd = take(device->holder, device->file);
+    held[number].fd = files_take(device->holder, device->file);
     if (held[number].fd < 0)
         process_fatal("taking the file of a device");
     held[number].opened = device->opened;

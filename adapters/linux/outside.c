@@ -14,6 +14,7 @@
 #include "outside.h"
 #include "process.h"
 
+const unsigned device_count = DEVICES;
 const unsigned disk_files = 2;
 const uint32_t write_unit = WORD;
 

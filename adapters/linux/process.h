@@ -120,6 +120,8 @@ const char *device_lacks(unsigned kind);
 /* Adds name, model and limits to the description, and its notes. */
 void device_describe(void);
 void device_notes(void);
+/* How many devices there are. */
+extern const unsigned device_count;
 /* How many of the files are on a disk, from the last one down. */
 extern const unsigned disk_files;
 /* Bytes: the device's writes begin and end at multiples of this while a job is in flight, and
@@ -263,6 +265,8 @@ void server_call(unsigned device, unsigned call);
 /* Shared memory, arena and files: 0 or -1 with errno. */
 int files_start(void);
 void files_reset(const lw_geometry *before);
+/* The file that has this number in another process, or -1 with errno. */
+int files_take(pid_t pid, int number);
 /* A note on the files for the description, or NULL. */
 const char *files_note(void);
 /* Whether any file is on a disk. */

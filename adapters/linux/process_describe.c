@@ -118,8 +118,8 @@ const char *describe_mirror(void)
     used = notes = 0;
     uname(&system);
     describe("{\"version\":\"%s %s %s\",", system.sysname, system.release, system.machine);
-    describe("\"processes\":%d,\"devices\":%d,\"files\":%d,\"jobs\":%d,", PROCESSES, DEVICES, FILES,
-             JOBS);
+    describe("\"processes\":%d,\"devices\":%u,\"files\":%d,\"jobs\":%d,", PROCESSES, device_count,
+             FILES, JOBS);
     describe_operations();
     describe_huge();
     describe("\"write_unit\":%u,", write_unit);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -125,6 +126,17 @@ void files_reset(const lw_geometry *before)
         control->touched[file] = 0;
     }
     trim_shared();
+}
+
+int files_take(pid_t pid, int number)
+{
+    int process = (int)syscall(SYS_pidfd_open, pid, 0), fd = -1;
+
+    if (process >= 0) {
+        fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
+        close(process);
+    }
+    return fd;
 }
 
 int files_on_disk(void)

@@ -32,6 +32,7 @@ struct ring {
     uint8_t finished; /* it is there */
 };
 
+const unsigned device_count = DEVICES;
 const unsigned disk_files = 0; /* the kernel does not pin pages of disk files */
 const uint32_t write_unit = WORD;
 

@@ -15,6 +15,7 @@
 
 #include "svm.h"
 
+const unsigned device_count = DEVICES;
 const unsigned disk_files = 2;
 const uint32_t write_unit = WORD;
 

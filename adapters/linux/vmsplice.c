@@ -28,6 +28,7 @@ struct splicer {
     struct registration keys[KEYS];
 };
 
+const unsigned device_count = DEVICES;
 const unsigned disk_files = 0;
 const uint32_t write_unit = WORD;
 

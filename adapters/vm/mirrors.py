@@ -34,5 +34,6 @@ MIRRORS: Mapping[str, Mirror] = {
         ("virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-amd.ko"),
         "qemu64,+svm,+npt",
     ),
+    "gup": Mirror(("gup", "regions")),
 }
 """By name: `linux:hmm` is the first, and `linux:hmm/NAME` each of the others."""
