@@ -350,6 +350,14 @@ static int start_processes(void)
     return start_first();
 }
 
+static int renew_files(const lw_geometry *before)
+{
+    if (!files_outgrown(before))
+        return 0;
+    bury(0);
+    return files_renew();
+}
+
 uint32_t lw_abi_version(void)
 {
     return LW_ABI_VERSION;
@@ -366,7 +374,7 @@ void *lw_open(const lw_geometry *geometry)
         bury(p);
     before = mirror.control->geometry;
     mirror.control->geometry = *geometry;
-    if (start_processes() < 0)
+    if (renew_files(&before) < 0 || start_processes() < 0)
         return NULL;
     run_reset();
     files_reset(&before);

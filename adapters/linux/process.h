@@ -265,6 +265,10 @@ void server_call(unsigned device, unsigned call);
 /* Shared memory, arena and files: 0 or -1 with errno. */
 int files_start(void);
 void files_reset(const lw_geometry *before);
+/* Whether files of before are larger than they are to be now and may not shrink.  Then they are
+ * made anew, once no process has them any more; 0 or -1 with errno. */
+int files_outgrown(const lw_geometry *before);
+int files_renew(void);
 /* The file that has this number in another process, or -1 with errno. */
 int files_take(pid_t pid, int number);
 /* A note on the files for the description, or NULL. */

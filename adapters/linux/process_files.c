@@ -88,7 +88,7 @@ static int open_file(unsigned file)
 {
     int fd = file + disk_files >= FILES ? open_disk() : -1;
 
-    return fd >= 0 ? fd : memfd_create("lastwriter-file", MFD_CLOEXEC);
+    return fd >= 0 ? fd : memfd_create("lastwriter-file", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
 int files_start(void)
@@ -99,6 +99,45 @@ int files_start(void)
         mirror.files[file] = open_file(file);
         if (mirror.files[file] < 0)
             return -1;
+        mirror.control->touched[file] = 1;
+    }
+    return 0;
+}
+
+/* A device may need files that cannot shrink. */
+static int is_sealed(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals > 0 && seals & F_SEAL_SHRINK;
+}
+
+/* 0 or -1. */
+static int empty(int fd, off_t size)
+{
+    if (is_sealed(fd))
+        return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size);
+    return ftruncate(fd, 0);
+}
+
+int files_outgrown(const lw_geometry *before)
+{
+    size_t size = (size_t)before->pages * before->page_size;
+
+    for (unsigned file = 0; file < FILES; file++)
+        if (is_sealed(mirror.files[file]) && page_bytes(mirror.control->geometry.pages) < size)
+            return 1;
+    return 0;
+}
+
+int files_renew(void)
+{
+    for (unsigned file = 0; file < FILES; file++) {
+        int fd = open_file(file);
+        if (fd < 0)
+            return -1;
+        dup3(fd, mirror.files[file], O_CLOEXEC);
+        close(fd);
         mirror.control->touched[file] = 1;
     }
     return 0;
@@ -121,7 +160,7 @@ void files_reset(const lw_geometry *before)
     for (unsigned file = 0; file < FILES; file++) {
         if (same && !control->touched[file])
             continue;
-        if (ftruncate(mirror.files[file], 0) < 0 || ftruncate(mirror.files[file], size) < 0)
+        if (empty(mirror.files[file], size) < 0 || ftruncate(mirror.files[file], size) < 0)
             process_fatal("ftruncate of a file");
         control->touched[file] = 0;
     }

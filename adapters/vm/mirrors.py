@@ -35,5 +35,6 @@ MIRRORS: Mapping[str, Mirror] = {
         "qemu64,+svm,+npt",
     ),
     "gup": Mirror(("gup", "regions")),
+    "udmabuf": Mirror(("udmabuf", "regions")),
 }
 """By name: `linux:hmm` is the first, and `linux:hmm/NAME` each of the others."""
