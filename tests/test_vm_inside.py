@@ -22,9 +22,9 @@ pytestmark = pytest.mark.vm
 
 LIMITS = Limits(seconds=60, start=120)
 SEED = 7
-PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250}
+PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250, "iommufd": 100}
 """How many each has to pass; enough for every rule that it can be held to."""
-REGISTRATION = ("gup", "udmabuf")
+REGISTRATION = ("gup", "udmabuf", "iommufd")
 
 
 @pytest.fixture(scope="module", autouse=True)

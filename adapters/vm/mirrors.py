@@ -36,5 +36,6 @@ MIRRORS: Mapping[str, Mirror] = {
     ),
     "gup": Mirror(("gup", "regions")),
     "udmabuf": Mirror(("udmabuf", "regions")),
+    "iommufd": Mirror(("iommufd", "regions"), ("drivers/iommu/iommufd/iommufd.ko",)),
 }
 """By name: `linux:hmm` is the first, and `linux:hmm/NAME` each of the others."""
