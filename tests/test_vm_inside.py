@@ -14,8 +14,11 @@ from adapters.worker import Limits, Worker
 from conformance.examine import Examiner
 from conformance.shards import plan_for, run_shard, shards
 from conformance.verdicts import Verdict
+from reference.model import judge
+from reference.outcomes import Status
 from reference.program import Program
 from reference.syncmodels import Sync
+from reference.text import parse
 from reference.trace import Violation
 
 pytestmark = pytest.mark.vm
@@ -24,6 +27,14 @@ LIMITS = Limits(seconds=60, start=120)
 SEED = 7
 PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250, "iommufd": 100}
 """How many each has to pass; enough for every rule that it can be held to."""
+LEAVING = """lastwriter 1
+model registration
+map p0 rw page=0 pages=2
+attach d0 p0
+register d0 key=1 rw page=0 pages=1
+dwrite d0 page=0 offset=4088 length=16 value=0x100000 key=1
+read p0 page=0 offset=4088 length=16
+"""
 REGISTRATION = ("gup", "udmabuf", "iommufd")
 
 
@@ -46,6 +57,20 @@ def test_passes_for_what_it_is(name: str, tmp_path: Path) -> None:
     assert done.certificate.candidate.name == spec_of(name)
     assert done.certificate.model == ("registration" if name in REGISTRATION else "faulting")
     assert done.rule("C1").exercised > 100
+
+
+def test_the_second_mmu_is_a_nested_one() -> None:
+    with Worker(spec_of("kvm"), limits=LIMITS) as worker:
+        assert "nested paging" in worker.description.notes
+
+
+def test_a_write_that_leaves_its_key_writes_nothing() -> None:
+    """The kernel would do the part of it that lies inside."""
+    program = parse(LEAVING)
+    with Worker(spec_of("iommufd"), limits=LIMITS) as worker:
+        trace = worker.run(program)
+    assert trace.outcomes[3].status == Status.FAULT
+    assert judge(trace).violation is None
 
 
 def first_violation(name: str, model: Sync) -> Violation | None:

@@ -403,8 +403,27 @@ void device_describe(void)
              "\"page_sizes\":[4096,65536,%lu],", HUGE_PAGE);
 }
 
+/* What the kernel keeps in step with the process: tables that the processor walks beside the
+ * guest's own, or ones that it walks in their place. */
+static const char *paging_note(void)
+{
+    static const char *const switches[] = {"/sys/module/kvm_amd/parameters/npt",
+                                           "/sys/module/kvm_intel/parameters/ept"};
+
+    for (unsigned i = 0; i < 2; i++) {
+        FILE *file = fopen(switches[i], "re");
+        int set = file ? getc(file) : EOF;
+        if (file)
+            fclose(file);
+        if (set != EOF)
+            return set == 'Y' ? "nested paging" : "shadow page tables";
+    }
+    return NULL;
+}
+
 void device_notes(void)
 {
+    describe_note(paging_note());
     describe_note("fault is an access of the guest to a word of each page");
     describe_note("once a process has exited, the agent refuses the accesses of its devices");
 }
