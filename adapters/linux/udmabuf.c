@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <linux/udmabuf.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
