@@ -235,6 +235,27 @@ def test_the_driver_in_c_does_the_same(tmp_path: Path) -> None:
             assert run_program(program, driver).outcomes == same.outcomes
 
 
+MOVED = """
+    fork p0 child=p1
+    map p1 rw page=0 pages=2
+    attach d0 p1
+    dwrite d0 page=0 offset=4088 length=16 value=0x400000
+    migrate p1 page=0 pages=2
+    dread d0 page=0 offset=0 length=8
+    remap p1 page=1 pages=1 to=0
+    dread d0 page=0 offset=0 length=8
+"""
+
+
+def test_a_page_that_moves_while_it_is_migrated_is_told_of_where_it_is() -> None:
+    """The bracket around its old place is no help, although the entry is still the same."""
+    where = (Switch(KERNEL, 4, 12, DEVICE), Switch(DEVICE, 5, 2, 1))
+    run = drive(SharingDriver, MOVED, Schedule(where))
+    assert len(run.switches) == 2
+    told = [e.arguments[1:3] for e in run.record if e.what == What.CHANGE and e.operation == 4]
+    assert told == [(0, 1), (0, 1)], "each of the pages where it was when it moved"
+
+
 # Drivers that are wrong
 
 

@@ -64,7 +64,7 @@ class MemoryEvents:
         if entry.exclusive is not None:
             space.revoke(entry)
         frame = entry.frame
-        if frame is None or not self._movable(frame):
+        if frame is None or entry.exclusive is not None or not self._movable(frame):
             return False
         mappings = self._host.every_mapping(frame, Event.CLEAR, but=space, told=unit)
         with self._locked(frame), mappings as entries:
@@ -104,7 +104,7 @@ class MemoryEvents:
             if entry.exclusive is not None:
                 space.revoke(entry)
             frame = entry.frame
-            if frame is not None and self._movable(frame):
+            if frame is not None and entry.exclusive is None and self._movable(frame):
                 done = self._relocate(frame) or done
         return self._end(index, op, OK if done else skipped(errno.EBUSY))
 
@@ -203,14 +203,14 @@ class MemoryEvents:
         host, frame, other = self._host, twin.frame, entry.frame
         if frame is None or other is None:
             return False
-        space = host.spaces_of(entry)
+        space, slot = host.spaces_of(entry), entry.slot
         with (
             self._locked(frame),
             self._locked(other),
             host.every_mapping(frame, Event.CLEAR) as mappings,
-            space.invalidating(entry.slot, entry.slot + 1, Event.CLEAR),
+            space.invalidating(slot, slot + 1, Event.CLEAR),
         ):
-            if not self._same(entry, other, twin, frame):
+            if entry.slot != slot or not self._same(entry, other, twin, frame):
                 return False
             for mapping in mappings:
                 mapping.writable = False
@@ -218,7 +218,7 @@ class MemoryEvents:
             entry.writable = False
             # Either may have been about to be dropped as free; the words must survive.
             frame.dirty = True
-            space.changed(entry.slot, entry.slot + 1, Event.CLEAR)
+            space.changed(slot, slot + 1, Event.CLEAR)
         return True
 
     def _same(

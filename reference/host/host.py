@@ -223,6 +223,7 @@ class Host(MemoryManager):
         """
         while True:
             entries = sorted(frame.mappings, key=_place)
+            places = [_place(entry) for entry in entries]
             with ExitStack() as stack:
                 for entry in entries:
                     if entry.space is not but or entry.slot not in told:
@@ -230,7 +231,9 @@ class Host(MemoryManager):
                         stack.enter_context(
                             space.invalidating(entry.slot, entry.slot + 1, event, owner)
                         )
-                if frame.mappings == set(entries):
+                # An entry that mremap has moved is still the same one.
+                still = [_place(entry) for entry in entries] == places
+                if still and frame.mappings == set(entries):
                     yield entries
                     return
 

@@ -137,9 +137,12 @@ class AddressSpace(Tables):
             self._set_present(entry)
 
     def revoke(self, entry: PageTableEntry) -> None:
-        with self.invalidating(entry.slot, entry.slot + 1, Event.EXCLUSIVE):
-            entry.exclusive = None
-            self.changed(entry.slot, entry.slot + 1, Event.EXCLUSIVE)
+        """Take exclusive access to a page away, unless the page has moved meanwhile."""
+        slot = entry.slot
+        with self.invalidating(slot, slot + 1, Event.EXCLUSIVE):
+            if self.table.get(slot) is entry:
+                entry.exclusive = None
+                self.changed(slot, slot + 1, Event.EXCLUSIVE)
 
     def unshared(self, slot: int) -> bool:
         """Give a private page a frame that no other entry has; False if it took a while."""
