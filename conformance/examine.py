@@ -11,6 +11,7 @@ from adapters.candidate import CandidateError
 from adapters.registry import Reach, reach_of
 from adapters.worker import Runner, Worker
 from reference.description import Description
+from reference.geometry import Geometry
 from reference.model import judge
 from reference.program import Program
 from reference.protocol import Profile
@@ -107,9 +108,6 @@ class Examiner:
     of the candidate; what it raises then, to end the work, is passed on.
     """
 
-    trace: Trace
-    """What came of the last program that was examined."""
-
     def __init__(
         self,
         runner: Runner,
@@ -122,6 +120,8 @@ class Examiner:
         self.interruption = interruption
         self.profile = profile
         self.coverage = Coverage()
+        self.trace = Trace(Program((), Geometry()), ())
+        """What came of the last program that was examined."""
 
     def _run(self, program: Program) -> Trace:
         with self.interruption:
@@ -172,7 +172,8 @@ class Examiner:
         """
         if self.runner.description.schedules:
             return self._reduce_scheduled(program, violation, expired)
-        traces: dict[Program, Trace] = {}
+        # What fails only once is shown as it was seen then.
+        traces = {program: self.trace} if self.trace.program == program else {}
 
         def reproduce(candidate: Program) -> Violation | None:
             trace = self._run(candidate)

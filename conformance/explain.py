@@ -44,9 +44,10 @@ class Explanation:
 def explain(failure: Failure) -> Explanation:
     """Recompute what led to the failure."""
     wrong, steps = failure.violation.wrong, steps_of(failure)
-    if wrong is None or steps.wrong is None or steps.wrong.place is None:
+    place = None if steps.wrong is None else steps.wrong.place
+    if wrong is None or place is None or place >= len(steps.judged.outcomes):
         return Explanation(failure, steps, [], [])
-    moments = timeline(steps.judged, steps.wrong.place, wrong)
+    moments = timeline(steps.judged, place, wrong)
     return Explanation(failure, steps, moments, _story(steps, wrong.value, moments))
 
 

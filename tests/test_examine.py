@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 from mirror_programs import random_program, script
@@ -12,6 +13,7 @@ from mirror_programs import random_program, script
 from adapters.candidate import CandidateError
 from adapters.worker import InProcess, Limits, Worker
 from conformance.examine import Coverage, Examiner, as_found
+from conformance.explain import explain
 from reference.description import Description
 from reference.mirrors import MIRRORS, MUTANTS
 from reference.model import judge
@@ -108,6 +110,21 @@ def test_what_fails_once_only_is_kept_and_marked() -> None:
     assert failure.unstable
     assert (failure.program, failure.violation) == (program, violation)
     assert failure.trace == Trace(program, ())
+
+
+def test_a_wrong_word_that_is_seen_once_only_is_shown_as_it_was_seen() -> None:
+    mutant, correct = InProcess(f"mutant:{MUTANT}"), InProcess("reference:faulting")
+    traces = (mutant.run(random_program(mutant.description, seed)) for seed in range(500))
+    seen = next(t for t in traces if (v := judge(t).violation) is not None and v.wrong is not None)
+    examiner, program = Examiner(correct), seen.program
+    violation = examiner.account(seen)
+    assert violation is not None
+    failure = examiner.reduce(program, violation)
+    assert failure.unstable
+    assert failure.trace.outcomes == seen.outcomes
+    assert explain(failure).moments
+    unseen = replace(failure, trace=Trace(program, ()))
+    assert explain(unseen).moments == [], "nothing is known of what led to it"
 
 
 def test_an_expected_rule_does_not_take_the_place_of_another() -> None:
