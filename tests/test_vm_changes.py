@@ -44,18 +44,19 @@ def spec_of(folder: Path, source: str) -> str:
 
 
 class Search:
-    """Programs as in a certification, until one fails."""
+    """Programs as in a certification, until one fails by another rule than those passed over."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, passed_over: frozenset[str] = frozenset()) -> None:
         self.description = worker.description
         self.examiner = Examiner(worker)
+        self.passed_over = passed_over
         self.found: tuple[Program, Violation] | None = None
 
     def consume(self, program: Program, length: int) -> bool:
         violation = self.examiner.examine(program, length)
-        if violation is not None:
+        if violation is not None and violation.rule not in self.passed_over:
             self.found = program, violation
-        return violation is None and self.examiner.coverage.programs < PROGRAMS
+        return self.found is None and self.examiner.coverage.programs < PROGRAMS
 
     def run(self) -> Search:
         for shard in shards(self.description, SEED):
@@ -85,8 +86,10 @@ def test_a_changed_driver_is_found(
 ) -> None:
     monkeypatch.setattr(examine, "_SOME", RUNS)
     change = CHANGES[name]
+    # Whatever memory a stale entry leads to may be a process's of the machine, and that one dies.
+    harm = frozenset({"R1"}) - change.rules
     with Worker(spec_of(tmp_path / "it", edited(source, change.edits)), limits=LIMITS) as worker:
-        reduced = Search(worker).run().reduced()
+        reduced = Search(worker, harm).run().reduced()
     assert reduced.violation.rule in change.rules
     with Worker(spec_of(tmp_path / "mended", source), limits=LIMITS) as worker:
         assert Examiner(worker).examine(reduced.program) is None
