@@ -5,6 +5,7 @@ What the suite takes for its own work is lost only where the candidate is the qu
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from reference.program import Program
@@ -47,17 +48,22 @@ class Ahead:
         self._length = length
         return before
 
-    def last(self) -> Ran | None:
+    def last(self, *, interruptible: bool = True) -> Ran | None:
         """The last program, of which nothing was told yet, if there is one."""
-        self.hold()
+        self.hold(interruptible=interruptible)
         held, self._held = self._held, None
         return held
 
-    def hold(self) -> None:
-        """Wait for the program that runs, and keep what comes of it."""
-        if self._length is not None:
+    def hold(self, *, interruptible: bool = True) -> None:
+        """Wait for the program that runs, and keep what comes of it.
+
+        After an interruption that was asked for before the wait began, it can be waited for still.
+        """
+        if self._length is None:
+            return
+        with self._examiner.interruption if interruptible else nullcontext():
             length, self._length = self._length, None
-            self._held = Ran(self._examiner.finish(), length)
+            self._held = Ran(self._examiner.runner.finish(), length)
 
     def again(self) -> None:
         """Run what is held once more: it was not to be trusted."""

@@ -158,11 +158,6 @@ class Examiner:
         with self.interruption:
             self.runner.begin(program)
 
-    def finish(self) -> Trace:
-        """What comes of the program that was begun."""
-        with self.interruption:
-            return self.runner.finish()
-
     def reduce(
         self, program: Program, violation: Violation, expired: Callable[[], bool] = never
     ) -> Failure:

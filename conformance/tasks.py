@@ -389,9 +389,12 @@ class _Work:
         return self._goes_on()
 
     def _catch_up(self, ahead: Ahead) -> None:
-        """Look at the last program of a shard, unless enough has failed before it."""
+        """Look at the last program of a shard, unless enough has failed before it.
+
+        Where others have had this process stopped, they wait a while for what runs already.
+        """
         with self._told():
-            ran = ahead.last()
+            ran = ahead.last(interruptible=not isinstance(_STATE.interruption, _Stop))
             if self.patience > 0:
                 self._look_at(ran, ahead)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,31 @@ def test_what_ran_before_an_interruption_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt):
         ahead.exchange(program(2), 2)
     assert pages_of(ahead.last()) == (1, 1)
+
+
+class Asked(AbstractContextManager[None]):
+    """An interruption that was asked for while something else was done."""
+
+    asked = False
+
+    def __enter__(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_what_runs_already_can_be_waited_for_after_an_interruption() -> None:
+    runner, interruption = Noted(), Asked()
+    ahead = Ahead(Examiner(runner, interruption=interruption))
+    ahead.exchange(program(1), 1)
+    interruption.asked = True
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ahead.exchange(program(2), 2)
+    assert pages_of(ahead.last(interruptible=False)) == (1, 1)
+    assert runner.notes == ["begin", "finish"]
 
 
 @pytest.fixture(params=["here", "worker"])
