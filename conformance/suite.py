@@ -32,7 +32,7 @@ from reference.rules import RULES, Group, rules_for
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
-from .certify import Found
+from .certify import PER_RULE, Found
 from .display import replay_command
 from .examine import SLOW, Coverage, Examiner, Failure, profile_of
 from .expect import Expectation, load_expectations
@@ -183,6 +183,8 @@ class Suite:
         self.examiner = Examiner(self.worker, self.expected, profile=task.profile)
         self._met: set[str] = set()
         """Rules that were seen broken while another group was tested."""
+        self._covered: Counter[str] = Counter()
+        """Reduced programs that break a rule as they are expected to, by rule."""
 
     def close(self) -> None:
         """End the candidate's process; the journal is for those that could not get here."""
@@ -212,15 +214,30 @@ class Suite:
         rule = RULES[violation.rule]
         checked.failing[rule.id] += 1
         own = rule.group == group
-        if rule.id in self.expected or (rule.id in self._met and not own):
+        if self._settled(rule.id) or (rule.id in self._met and not own):
             return
         found = self._keep(program, violation)
+        if self.expects(found.failure.violation.rule, found.failure.program):
+            self._covered[rule.id] += 1
+            return
         # The reduced program may show that it is a matter of this group after all.
         if own or RULES[found.failure.violation.rule].group == group:
             checked.broken = found
         else:
             self._met.add(rule.id)
             checked.passing.append(found)
+
+    def _settled(self, rule: str) -> bool:
+        """Whether another program that breaks the rule says nothing new.
+
+        What is expected of some programs only shows when they are reduced, of which a few are.
+        """
+        whole = any(each.rule == rule and not each.operations for each in self.task.expected)
+        return whole or self._covered[rule] >= PER_RULE
+
+    def expects(self, rule: str, program: Program) -> bool:
+        """Whether a program, which should be reduced, breaks a rule as it is expected to."""
+        return any(each.covers(rule, program) for each in self.task.expected)
 
     def _each(self, group: Group, number: int, consume: Callable[[Program, int], bool]) -> None:
         """Hand the programs of a shard of a group to `consume` until it has had enough."""
@@ -281,18 +298,21 @@ class Suite:
                 return self._saved(Failure(program, violation, trace, program, 0, unstable=False))
         return None
 
-    def seek(self, rule: str) -> Found | None:
-        """A program that breaks the rule: one that was kept, or a new one of the rule's group."""
+    def seek(self, expected: Expectation) -> Found | None:
+        """A program that breaks a rule as expected: a kept one, or a new one of its group."""
+        rule = expected.rule
         for program in self.task.known.values():
             found = self.replay(program)
-            if found is not None and found.failure.violation.rule == rule:
+            if found is not None and expected.covers(found.failure.violation.rule, program):
                 return found
         broken: list[Found] = []
 
         def consume(program: Program, length: int) -> bool:
             violation = self.examiner.examine(program, length)
-            if violation is not None and violation.rule == rule:
-                broken.append(self._keep(program, violation))
+            if violation is not None and expected.covers(violation.rule, program):
+                found = self._keep(program, violation)
+                if expected.covers(found.failure.violation.rule, found.failure.program):
+                    broken.append(found)
             return not broken
 
         group = RULES[rule].group
@@ -366,7 +386,8 @@ class _Hunt:
         else:
             self.checked.coverage.add(len(program), len(whole), judgement)
         violation = judgement.violation
-        if violation is None or violation.rule in self.suite.expected:
+        # As it was found: that Hypothesis reduces what is expected would be a failure.
+        if violation is None or self.suite.expects(violation.rule, program):
             return
         if violation.rule in SLOW:
             self.slow = whole, violation

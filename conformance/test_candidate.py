@@ -11,6 +11,7 @@ import pytest
 
 from reference.rules import Group
 
+from .expect import Expectation
 from .plugin import NO_CANDIDATE, TASK
 from .suite import Checked, Suite, Task, report
 from .summary import record
@@ -35,18 +36,19 @@ def _parameters(task: Task | None) -> dict[str, tuple[Values, str]]:
     shards: Values = list(range(task.shards)) if task else []
     expected: Values = [
         pytest.param(
-            each.rule,
+            each,
+            id="-".join((each.rule, *each.operations)),
             marks=pytest.mark.xfail(
                 reason=f"{each.rule}: {each.reason} ({each.link})",
                 raises=pytest.fail.Exception,
-                strict=True,
+                strict=not each.rare,
             ),
         )
         for each in (task.expected if task else ())
     ]
     return {
         "known": (known, "no failing program was kept"),
-        "rule": (expected, "no rule is expected to fail"),
+        "expected": (expected, "no rule is expected to fail"),
         "shard": (shards, ""),
     }
 
@@ -60,14 +62,14 @@ def test_known_failures(
     if found is None:
         return
     for each in suite.task.expected:
-        if each.rule == found.failure.violation.rule:
+        if each.covers(found.failure.violation.rule, found.failure.program):
             request.node.add_marker(pytest.mark.xfail(reason=f"{each.rule}: {each.reason}"))
     pytest.fail(report(found, suite.task), pytrace=False)
 
 
-def test_expected_failures(lastwriter_suite: Suite, rule: str) -> None:
-    """A rule that is expected to fail does, or this test is an error."""
-    found = lastwriter_suite.seek(rule)
+def test_expected_failures(lastwriter_suite: Suite, expected: Expectation) -> None:
+    """A rule that is expected to fail does, or this test is an error unless that is rare."""
+    found = lastwriter_suite.seek(expected)
     if found is not None:
         pytest.fail(report(found, lastwriter_suite.task), pytrace=False)
 

@@ -16,6 +16,7 @@ from adapters.candidate import CandidateError
 from adapters.examples.tiny import Tiny
 from adapters.python import describe
 from conformance import suite as module
+from conformance.expect import Expectation
 from conformance.generate import PROFILES, Plan
 from conformance.shards import plan_for
 from conformance.store import Store
@@ -83,6 +84,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         return Suite(Task(SPEC, description, description.model, **values))
 
     return make
+
+
+def expects(rule: str, *operations: str) -> Expectation:
+    return Expectation(rule=rule, reason="known", link="here", operations=operations)
 
 
 def broken_rule(found: Any) -> str:
@@ -174,31 +179,41 @@ def test_a_known_failure_is_run_again_until_it_fails(make: Make) -> None:
 
 
 def test_an_expected_failure_is_sought_in_all_shards_of_its_group(make: Make) -> None:
-    assert make().seek("A6") is None
+    assert make().seek(expects("A6")) is None
     everywhere = set(Runner.programs)
     for number in range(2):
         make().check("calls", number)
         assert set(Runner.programs) < everywhere
-    assert broken_rule(make(Refuses).seek("A6")) == "A6"
-    assert make(Refuses).seek("C1") is None
-    assert make(Refuses).seek("B1") is None
+    assert broken_rule(make(Refuses).seek(expects("A6"))) == "A6"
+    assert make(Refuses).seek(expects("C1")) is None
+    assert make(Refuses).seek(expects("B1")) is None
 
 
 def test_an_expected_failure_may_be_known(make: Make) -> None:
     kept = make(Refuses).check("calls", 0).broken
     assert kept is not None
     known = {"A6-1": kept.failure.program}
-    assert broken_rule(make(Refuses, known=known).seek("A6")) == "A6"
+    assert broken_rule(make(Refuses, known=known).seek(expects("A6"))) == "A6"
     assert Runner.programs == [kept.failure.program]
 
 
 def test_expected_failures_do_not_count(make: Make) -> None:
-    expected = (SimpleNamespace(rule="A6"),)
-    suite = make(Refuses, expected=expected)
+    suite = make(Refuses, expected=(expects("A6"),))
     for checked in (suite.check("calls", 0), suite.check("contents", 0), suite.run_machine(0)):
         assert checked.broken is None
         assert not checked.passing
         assert checked.coverage.programs == 5
+
+
+def test_what_is_expected_of_some_programs_is_not_of_others(make: Make) -> None:
+    """Refused mappings show when reduced, whatever else the programs do that were found."""
+    mapping = make(Refuses, expected=(expects("A6", "map"),))
+    assert mapping.check("calls", 0).broken is None
+    assert len(list(mapping.task.out.glob("failures/A6-*"))) == 1
+    assert broken_rule(mapping.seek(expects("A6", "map"))) == "A6"
+    assert mapping.seek(expects("A6", "unmap")) is None
+    other = make(Refuses, expected=(expects("A6", "unmap"),))
+    assert broken_rule(other.check("calls", 0).broken) == "A6"
 
 
 # -- the state machine ------------------------------------------------------------------------
