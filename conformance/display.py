@@ -40,6 +40,9 @@ _SENTENCES = {
     Verdict.UNKNOWN: "undecided: not every required rule was exercised enough",
 }
 
+_EVERY = 300
+"""Seconds between lines that say how far a run is, where there is no terminal to show it."""
+
 
 def replay_command(
     path: Path, spec: str, tls: TlsFiles | None = None, profile: Profile = Profile.TOLERANT
@@ -66,6 +69,7 @@ def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certifi
         disable=not screen.is_terminal,
     )
     certificate: Certificate | None = None
+    told = 0.0
     with bar:
         task = bar.add_task(
             f"certifying {request.spec}",
@@ -76,6 +80,9 @@ def follow(events: Iterable[Event], request: Request, screen: Screen) -> Certifi
             match event:
                 case Progress():
                     _advance(bar, task, event, request)
+                    if bar.disable and event.seconds - told >= _EVERY:
+                        told = event.seconds
+                        screen.say(f"after {told / 60:.0f} minutes: {_counts(event)}", "dim")
                 case Found():
                     _show_found(event, request, screen)
                 case Finished():
@@ -100,9 +107,12 @@ def _show_found(found: Found, request: Request, screen: Screen) -> None:
 
 def _advance(bar: Bar, task: TaskID, progress: Progress, request: Request) -> None:
     done = progress.seconds if request.programs is None else progress.programs
+    bar.update(task, completed=done, counts=_counts(progress))
+
+
+def _counts(progress: Progress) -> str:
     failing = f", {progress.failing} failing" if progress.failing else ""
-    counts = f"{progress.programs:,} programs, {progress.operations:,} operations{failing}"
-    bar.update(task, completed=done, counts=counts)
+    return f"{progress.programs:,} programs, {progress.operations:,} operations{failing}"
 
 
 def show_verdict(certificate: Certificate, screen: Screen) -> None:
