@@ -25,7 +25,7 @@ pytestmark = pytest.mark.vm
 
 LIMITS = Limits(seconds=60, start=120)
 SEED = 7
-PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250, "iommufd": 100}
+PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250, "iommufd": 100, "rxe": 100}
 """How many each has to pass; enough for every rule that it can be held to."""
 LEAVING = """lastwriter 1
 model registration
@@ -35,7 +35,24 @@ register d0 key=1 rw page=0 pages=1
 dwrite d0 page=0 offset=4088 length=16 value=0x100000 key=1
 read p0 page=0 offset=4088 length=16
 """
-REGISTRATION = ("gup", "udmabuf", "iommufd")
+REFUSED = """lastwriter 1
+model registration
+map p0 rw page=0 pages=4
+attach d0 p0
+register d0 key=1 r page=0 pages=1
+register d0 key=2 rw page=1 pages=1
+dwrite d0 page=0 offset=0 length=8 value=0x100000 key=1
+dread d0 page=1 offset=0 length=8 key=1
+unregister d0 key=1
+dread d0 page=0 offset=0 length=8 key=1
+dread d0 page=0 offset=0 length=8 key=3
+dwrite d0 page=1 offset=0 length=8 value=0x200000 key=2
+dread d0 page=1 offset=0 length=8 key=2
+"""
+"""What the keys do not allow, and then what they do."""
+REGISTRATION = ("gup", "udmabuf", "iommufd", "rxe")
+GUARDED = ("iommufd", "rxe")
+"""Where the kernel itself knows the keys."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,12 +81,24 @@ def test_the_second_mmu_is_a_nested_one() -> None:
         assert "nested paging" in worker.description.notes
 
 
-def test_a_write_that_leaves_its_key_writes_nothing() -> None:
-    """The kernel would do the part of it that lies inside."""
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_write_that_leaves_its_key_writes_nothing(name: str) -> None:
+    """iommufd would do the part of it that lies inside."""
     program = parse(LEAVING)
-    with Worker(spec_of("iommufd"), limits=LIMITS) as worker:
+    with Worker(spec_of(name), limits=LIMITS) as worker:
         trace = worker.run(program)
     assert trace.outcomes[3].status == Status.FAULT
+    assert judge(trace).violation is None
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_what_a_key_does_not_allow_is_refused_and_disturbs_nothing(name: str) -> None:
+    with Worker(spec_of(name), limits=LIMITS) as worker:
+        trace = worker.run(parse(REFUSED))
+    assert [i for i, each in enumerate(trace.outcomes) if each.status == Status.FAULT] == [
+        *(4, 5, 7, 8)
+    ]
+    assert {each.status for each in trace.outcomes[9:]} == {Status.OK}
     assert judge(trace).violation is None
 
 

@@ -37,5 +37,18 @@ MIRRORS: Mapping[str, Mirror] = {
     "gup": Mirror(("gup", "regions")),
     "udmabuf": Mirror(("udmabuf", "regions")),
     "iommufd": Mirror(("iommufd", "regions"), ("drivers/iommu/iommufd/iommufd.ko",)),
+    "rxe": Mirror(
+        ("rxe", "rxe_setup", "rxe_verbs", "regions"),
+        (
+            "crypto/crypto.ko",
+            "crypto/crypto_algapi.ko",
+            "crypto/crypto_hash.ko",
+            "crypto/crc32_generic.ko",
+            "net/ipv4/udp_tunnel.ko",
+            "drivers/infiniband/core/ib_core.ko",
+            "drivers/infiniband/core/ib_uverbs.ko",
+            "drivers/infiniband/sw/rxe/rdma_rxe.ko",
+        ),
+    ),
 }
 """By name: `linux:hmm` is the first, and `linux:hmm/NAME` each of the others."""
