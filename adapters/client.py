@@ -234,11 +234,12 @@ def _requests(operations: Sequence[Operation], records: bytes) -> Iterator[tuple
 
 def batches(operations: Sequence[Operation]) -> Iterator[int]:
     """How many operations go into each batch, so that the data of an answer stays bounded."""
-    # No operation gives more than its length, here or in the wait for its job, and most
-    # programs are small: one sum tells that they fit.
+    # No operation gives more than its length, here or in the wait for its job, or a byte for
+    # each page, and most programs are small: one sum tells that they fit.
     if (
         len(operations) <= _BATCH_OPERATIONS
-        and sum([operation.length for operation in operations]) + OUTCOME.size * len(operations)
+        and sum([operation.length + operation.pages for operation in operations])
+        + OUTCOME.size * len(operations)
         <= BATCH_DATA
     ):
         if operations:
@@ -270,5 +271,7 @@ def _data_sizes(operations: Sequence[Operation]) -> Iterator[int]:
 
 
 def _data_size(operation: Operation) -> int:
+    if operation.kind == Kind.SNAPSHOT:
+        return operation.pages
     reads = operation.kind in ATOMICS or operation.kind in {Kind.READ, Kind.DREAD}
     return operation.length if reads else 0

@@ -26,6 +26,8 @@ _NEEDS = {
     Kind.EXCLUSIVE: "make_exclusive",
 }
 """Operations that a driver can do if it overrides a method; the host does all others."""
+_HIDDEN = Kind.SNAPSHOT
+"""What no driver can do: it is asked for nothing but what the device needs."""
 
 
 class DriverCandidate:
@@ -45,7 +47,7 @@ class DriverCandidate:
             name=driver.name,
             model=driver.model,
             keyed=driver.keyed,
-            operations=frozenset(kind.name.lower() for kind in set(Kind) - lacking),
+            operations=frozenset(kind.name.lower() for kind in set(Kind) - lacking - {_HIDDEN}),
             page_sizes=(4096, 65536),
             processes=3,
             devices=2,

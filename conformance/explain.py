@@ -15,7 +15,7 @@ from rich.text import Text
 from reference.model import Moment, timeline, writer_of
 from reference.model.values import describe
 from reference.operations import ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
-from reference.outcomes import Outcome, Status, decode_wait
+from reference.outcomes import Outcome, Status, decode_wait, seen_text
 from reference.rules import RULES
 from reference.text import format_operation
 from reference.trace import WrongWord
@@ -83,6 +83,8 @@ def outcome_text(
     if status is Status.OK:
         if operation.kind == Kind.WAIT:
             return _job_text(outcome, job)
+        if operation.kind == Kind.SNAPSHOT:
+            return _seen(operation, outcome)
         return _words(outcome) or "ok"
     if status is Status.FAULT:
         if not outcome.done:
@@ -99,6 +101,20 @@ def _job_text(outcome: Outcome, job: Sequence[Operation]) -> str:
     except ValueError:
         return "ok"  # the message says what is wrong with it
     return "; ".join(map(outcome_text, job, inner)) or "ok"
+
+
+def _seen(operation: Operation, outcome: Outcome) -> str:
+    """What a snapshot gave, page by page, equal neighbours together."""
+    runs: list[tuple[int, int, int]] = []
+    for page, byte in enumerate(outcome.data, operation.page):
+        if runs and runs[-1][2] == byte:
+            runs[-1] = runs[-1][0], page, byte
+        else:
+            runs.append((page, page, byte))
+    return ", ".join(
+        f"{first}{f'..{last}' if last > first else ''}: {seen_text(byte)}"
+        for first, last, byte in runs
+    )
 
 
 def _words(outcome: Outcome) -> str:

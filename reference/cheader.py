@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .geometry import GEOMETRY
 from .operations import OPERATION, Event, Flag, Kind
-from .outcomes import OUTCOME, Status
+from .outcomes import OUTCOME, Seen, Status
 from .schema import ABI_VERSION, Layout
 
 __all__ = ["HEADER", "render"]
@@ -35,7 +35,8 @@ void *lw_open(const lw_geometry *geometry);
 /* Do operations in order until all are done, or the next one's data would not fit
  * in what is left of `data`.  Gives the number done; the caller comes back with the
  * rest and an empty buffer, which is always large enough for one operation: `length`
- * bytes for an access, `length` and a record for each access of a job for its wait.
+ * bytes for an access, `length` and a record for each access of a job for its wait, a byte
+ * for each page for a snapshot.
  * An outcome is written in full for each operation done; outcomes[i].data is an offset
  * into `data`, which is written nowhere else.  Calls never overlap. */
 uint32_t lw_run(void *mirror, const lw_operation *operations, uint32_t count,
@@ -61,6 +62,7 @@ def render() -> str:
         _constants("flag", Flag),
         _constants("event", Event),
         _constants("status", Status),
+        _constants("seen", Seen),
         _FUNCTIONS,
         "#ifdef __cplusplus\n}\n#endif\n\n#endif",
     ]

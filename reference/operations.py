@@ -72,6 +72,7 @@ class Kind(enum.IntEnum):
     SUBMIT = 44
     WAIT = 45
     INVALIDATE = 46
+    SNAPSHOT = 47
 
 
 CPU_ACCESSES = frozenset({Kind.READ, Kind.WRITE, Kind.ADD, Kind.CAS})

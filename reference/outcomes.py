@@ -12,11 +12,13 @@ __all__ = [
     "OUTCOME",
     "Outcome",
     "Record",
+    "Seen",
     "Status",
     "decode_outcomes",
     "decode_wait",
     "encode_outcomes",
     "encode_wait",
+    "seen_text",
 ]
 
 
@@ -32,6 +34,27 @@ class Status(enum.IntEnum):
     """An event could not be made to happen (`error` says why) and nothing changed."""
     UNSUPPORTED = 4
     """The candidate cannot do this combination, and did nothing."""
+
+
+class Seen(enum.IntFlag):
+    """Bits of a byte of a `snapshot`: what a device sees of a page, without faulting it in.
+
+    0 is no entry.  A page slot may be made of several pages of the kernel: then rights and places
+    are those of any of them, and `ZERO` and `HUGE` what all of them are.
+    """
+
+    READ = 1
+    WRITE = 2
+    SYSTEM = 4
+    """In system memory."""
+    HERE = 8
+    """In the memory of this device."""
+    ELSEWHERE = 16
+    """In the memory of another device."""
+    ZERO = 32
+    """The page of zeros that all processes share."""
+    HUGE = 64
+    """Part of a huge mapping."""
 
 
 class Record(NamedTuple):
@@ -54,7 +77,8 @@ class Outcome(NamedTuple):
     """An outcome with its data at hand.
 
     A read gives the words read, an atomic the old words, both `done` bytes.  A `wait` gives the
-    outcomes of the job's accesses as `encode_wait` packs them.  Everything else gives none.
+    outcomes of the job's accesses as `encode_wait` packs them, a `snapshot` that is OK one byte
+    for each page, see `Seen`.  Everything else gives none.
     """
 
     status: int
@@ -100,6 +124,18 @@ def _complaint(status: int, reserved: int, span: str, available: int) -> str:
     if reserved:
         return f"reserved byte is {reserved}"
     return f"data {span} lies outside the side buffer of {available} bytes"
+
+
+def seen_text(byte: int) -> str:
+    """A byte of a `snapshot` for people: `rw here`, or `-` for no entry."""
+    if not byte:
+        return "-"
+    rights = "".join(letter for bit, letter in _RIGHTS.items() if byte & bit)
+    rest = [bit.name.lower() for bit in Seen if bit.name and byte & bit and bit not in _RIGHTS]
+    return " ".join([rights, *rest] if rights else rest)
+
+
+_RIGHTS = {Seen.READ: "r", Seen.WRITE: "w"}
 
 
 def encode_wait(outcomes: Sequence[Outcome]) -> bytes:

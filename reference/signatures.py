@@ -139,5 +139,6 @@ SIGNATURES: Mapping[Kind, Signature] = {
         ),
         "an invalidation with no change behind it",
     ),
+    Kind.SNAPSHOT: _mirror("look at the pages without faulting them in; gives a byte for each"),
 }
 """Every kind's signature.  The accesses with `job` are queued, and done between submit and wait."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .geometry import GEOMETRY, LIMITS, PAGE_SIZES
 from .operations import OPERATION, Event, Flag, Kind
-from .outcomes import OUTCOME, Status
+from .outcomes import OUTCOME, Seen, Status
 from .packing import FAILURE, SCHEDULE, SWITCH
 from .program import _HEADER, MAX_OPERATIONS
 from .protocol.coverage import REQUIRED, UNTESTED
@@ -256,6 +256,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "events": lambda: numbers(Event),
     "actors": actors,
     "statuses": lambda: numbers(Status),
+    "seen": lambda: numbers(Seen),
     "sync models": sync_models,
     "rules": rules,
     "exercises": exercises,

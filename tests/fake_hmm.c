@@ -103,7 +103,7 @@ static int look(const struct opened *file, const struct hmm_command *it)
     for (uint64_t i = 0; i < it->pages; i++) {
         int error = transfer(file, 1, it->address + i * PAGE, page);
         int here = file->here[(it->address / PAGE + i) % NOTED];
-        seen[i] = error ? HMM_SEEN_ERROR : here ? HMM_SEEN_HERE | 2 : 2;
+        seen[i] = error ? HMM_SEEN_ERROR : here ? HMM_SEEN_HERE | HMM_SEEN_READ : HMM_SEEN_READ;
     }
     return 0;
 }

@@ -13,7 +13,7 @@ import pytest
 from reference import cheader
 from reference.geometry import GEOMETRY
 from reference.operations import OPERATION, Event, Flag, Kind
-from reference.outcomes import OUTCOME, Status
+from reference.outcomes import OUTCOME, Seen, Status
 from reference.schema import ABI_VERSION, Layout
 
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -29,6 +29,7 @@ CONSTANTS: dict[str, type[enum.IntEnum] | type[enum.IntFlag]] = {
     "LW_FLAG_": Flag,
     "LW_EVENT_": Event,
     "LW_STATUS_": Status,
+    "LW_SEEN_": Seen,
 }
 DOCUMENT = Path(__file__).parent.parent / "docs" / "c-interface.md"
 

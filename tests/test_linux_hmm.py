@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from linux_agents import ERROR, FAULT, OK, SKIPPED, UNSUPPORTED, Agent, read, statuses, words
 
 from adapters.vm.initramfs import sources
@@ -207,8 +208,10 @@ def test_files_that_other_processes_leave_are_closed_at_some_time(agent: Agent) 
 @pytest.mark.parametrize(("page_size", "pages"), [(4096, 16), (65536, 8)])
 def test_random_programs_are_judged_right(agent: Agent, page_size: int, pages: int) -> None:
     description = agent.client.describe()
+    # The driver that stands in cannot know where CPUs have been, and so not where a page is.
+    known = replace(description, operations=description.operations - {"snapshot"})
     geometry = Geometry(page_size=page_size, pages=pages)
-    plan = Plan.for_candidate(description, geometry, max_operations=60)
+    plan = Plan.for_candidate(known, geometry, max_operations=60)
     programs = random_programs(plan, seed=1, sweep=True)
     for _ in range(20):
         program = next(programs)

@@ -222,7 +222,7 @@ static const unsigned char shapes[UINT8_MAX + 1] = {
     [LW_DETACH] = NO_PAGES, [LW_DREAD] = SPAN, [LW_DWRITE] = SPAN, [LW_DADD] = SPAN,
     [LW_DCAS] = SPAN, [LW_FAULT] = RANGE, [LW_TO_DEVICE] = RANGE, [LW_TO_SYSTEM] = RANGE,
     [LW_EXCLUSIVE] = RANGE, [LW_REGISTER] = RANGE, [LW_UNREGISTER] = NO_PAGES,
-    [LW_SUBMIT] = NO_PAGES, [LW_WAIT] = NO_PAGES, [LW_INVALIDATE] = RANGE,
+    [LW_SUBMIT] = NO_PAGES, [LW_WAIT] = NO_PAGES, [LW_INVALIDATE] = RANGE, [LW_SNAPSHOT] = RANGE,
 };
 
 static const char *bad_pages(const lw_operation *op, const lw_geometry *g)

@@ -94,6 +94,7 @@ enum lw_kind {
     LW_SUBMIT = 44,
     LW_WAIT = 45,
     LW_INVALIDATE = 46,
+    LW_SNAPSHOT = 47,
 };
 
 enum lw_flag {
@@ -125,6 +126,16 @@ enum lw_status {
     LW_STATUS_UNSUPPORTED = 4,
 };
 
+enum lw_seen {
+    LW_SEEN_READ = 1,
+    LW_SEEN_WRITE = 2,
+    LW_SEEN_SYSTEM = 4,
+    LW_SEEN_HERE = 8,
+    LW_SEEN_ELSEWHERE = 16,
+    LW_SEEN_ZERO = 32,
+    LW_SEEN_HUGE = 64,
+};
+
 /* A mirror is these five functions, in a shared library or linked with agent.c. */
 
 /* LW_ABI_VERSION, as the mirror was compiled with. */
@@ -142,7 +153,8 @@ void *lw_open(const lw_geometry *geometry);
 /* Do operations in order until all are done, or the next one's data would not fit
  * in what is left of `data`.  Gives the number done; the caller comes back with the
  * rest and an empty buffer, which is always large enough for one operation: `length`
- * bytes for an access, `length` and a record for each access of a job for its wait.
+ * bytes for an access, `length` and a record for each access of a job for its wait, a byte
+ * for each page for a snapshot.
  * An outcome is written in full for each operation done; outcomes[i].data is an offset
  * into `data`, which is written nowhere else.  Calls never overlap. */
 uint32_t lw_run(void *mirror, const lw_operation *operations, uint32_t count,

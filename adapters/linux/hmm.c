@@ -75,7 +75,7 @@ void hmm_touch_buffers(void)
  * which the machine was held up.  What may not be done twice is not tried again. */
 static int insist(int fd, unsigned long code, char *at, size_t pages, void *data)
 {
-    int again = code == HMM_READ || pages == 1 || !jobs_in_flight(), error;
+    int again = code == HMM_READ || code == HMM_SNAPSHOT || pages == 1 || !jobs_in_flight(), error;
 
     for (int tries = 0; tries < TRIES; tries++) {
         error = hmm_do(fd, code, at, pages, data);
@@ -234,7 +234,7 @@ static int count_local(int fd, char *at, size_t pages)
     int error = hmm_do(fd, HMM_SNAPSHOT, at, pages, bounce);
 
     for (size_t i = 0; i < pages && !error; i++)
-        local += bounce[i] != HMM_SEEN_ERROR && (bounce[i] & HMM_SEEN_PRIVATE) == HMM_SEEN_HERE;
+        local += bounce[i] != HMM_SEEN_ERROR && (bounce[i] & HMM_SEEN_PLACE) == HMM_SEEN_HERE;
     return error;
 }
 
@@ -298,6 +298,57 @@ static void do_exclusive(const lw_operation *op, lw_outcome *outcome)
         answer(outcome, LW_STATUS_ERROR, error);
 }
 
+/* ---- Snapshots ---- */
+
+/* What the driver sees of a page of 4 KiB. */
+static unsigned seen_of(unsigned entry)
+{
+    unsigned seen;
+
+    if (entry == HMM_SEEN_ERROR || !(entry & (HMM_SEEN_READ | HMM_SEEN_WRITE)))
+        return 0;
+    seen = entry & HMM_SEEN_WRITE ? LW_SEEN_READ | LW_SEEN_WRITE : LW_SEEN_READ;
+    if (entry & HMM_SEEN_HUGE)
+        seen |= LW_SEEN_HUGE;
+    switch (entry & HMM_SEEN_PLACE) {
+    case 0:
+        return seen | LW_SEEN_SYSTEM;
+    case HMM_SEEN_ZERO:
+        return seen | LW_SEEN_SYSTEM | LW_SEEN_ZERO;
+    case HMM_SEEN_HERE:
+        return seen | LW_SEEN_HERE;
+    case HMM_SEEN_ELSEWHERE:
+        return seen | LW_SEEN_ELSEWHERE;
+    default: /* there are no such devices */
+        return UINT8_MAX;
+    }
+}
+
+/* Of a page slot: rights and places of any of its pages, and what all of them are. */
+static uint8_t seen_of_slot(const uint8_t *entries, size_t pages)
+{
+    unsigned any = 0, all = LW_SEEN_ZERO | LW_SEEN_HUGE, whole = all;
+
+    for (size_t i = 0; i < pages; i++) {
+        unsigned seen = seen_of(entries[i]);
+        any |= seen;
+        all &= seen;
+    }
+    return (uint8_t)((any & ~whole) | all);
+}
+
+static void do_snapshot(const lw_operation *op, uint8_t *to, lw_outcome *outcome)
+{
+    size_t each = page_bytes(1) / SMALL_PAGE;
+    int error = insist(hmm_file(op->device), HMM_SNAPSHOT, page_address(op->page),
+                       op->pages * each, bounce);
+
+    if (error)
+        answer(outcome, error == EBUSY ? LW_STATUS_SKIPPED : LW_STATUS_ERROR, error);
+    for (size_t i = 0; i < op->pages && !error; i++)
+        to[i] = seen_of_slot(bounce + i * each, each);
+}
+
 /* ---- What is done with a device ---- */
 
 void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
@@ -314,6 +365,9 @@ void device_access(const lw_operation *op, size_t at, lw_outcome *outcome)
         break;
     case LW_EXCLUSIVE:
         do_exclusive(op, outcome);
+        break;
+    case LW_SNAPSHOT:
+        do_snapshot(op, mirror.shared + at, outcome);
         break;
     default:
         do_migrate(op, outcome);
@@ -375,6 +429,9 @@ const char *device_lacks(unsigned kind)
         return "the device needs no registration";
     case LW_INVALIDATE:
         return "user space cannot call the notifiers";
+    case LW_SNAPSHOT:
+        return getenv("LASTWRITER_ONE_NODE") ? "both devices are one to the driver, which does "
+                                               "not say which of them has a page" : NULL;
     default:
         return NULL;
     }

@@ -30,7 +30,12 @@ struct hmm_command {
 
 /* A byte of a snapshot. */
 #define HMM_SEEN_ERROR 0xff
-#define HMM_SEEN_PRIVATE 0x30 /* these two bits: */
-#define HMM_SEEN_HERE 0x20    /* in the memory of this device */
+#define HMM_SEEN_READ 0x01  /* and no more */
+#define HMM_SEEN_WRITE 0x02 /* and read */
+#define HMM_SEEN_HUGE 0x0c  /* either: of a mapping as large as an entry of a higher table */
+#define HMM_SEEN_PLACE 0x70 /* these bits; none of them is ordinary memory: */
+#define HMM_SEEN_ZERO 0x10
+#define HMM_SEEN_HERE 0x20      /* in the memory of this device, which CPUs do not reach */
+#define HMM_SEEN_ELSEWHERE 0x30 /* in that of another */
 
 #endif

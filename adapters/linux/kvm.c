@@ -387,6 +387,8 @@ const char *device_lacks(unsigned kind)
         return "the device has no memory of its own";
     case LW_EXCLUSIVE:
         return "the device has no exclusive access";
+    case LW_SNAPSHOT:
+        return "the device does not show what it sees";
     case LW_REGISTER:
     case LW_UNREGISTER:
         return "the device needs no registration";

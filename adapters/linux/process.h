@@ -296,6 +296,12 @@ static inline int is_device_access(unsigned kind)
     return kind >= LW_DREAD && kind <= LW_DCAS;
 }
 
+/* Whether a device does it. */
+static inline int is_on_device(unsigned kind)
+{
+    return kind >= LW_ATTACH && kind <= LW_SNAPSHOT && kind != LW_INVALIDATE;
+}
+
 /* Whether an access gives the old values of its words. */
 static inline int gives_data(unsigned kind)
 {

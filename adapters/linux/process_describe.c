@@ -46,6 +46,7 @@ static const struct {
     {LW_SUBMIT, "submit"},
     {LW_WAIT, "wait"},
     {LW_INVALIDATE, "invalidate"},
+    {LW_SNAPSHOT, "snapshot"},
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

@@ -31,7 +31,10 @@ static void fill_words(const lw_operation *op, size_t at)
 static void access_at(const lw_operation *op, size_t at, lw_outcome *outcome)
 {
     device_access(op, at, outcome);
-    outcome->size = gives_data(op->kind) ? outcome->done : 0;
+    if (op->kind == LW_SNAPSHOT)
+        outcome->size = outcome->status == LW_STATUS_OK ? op->pages : 0;
+    else
+        outcome->size = gives_data(op->kind) ? outcome->done : 0;
 }
 
 void job_perform(unsigned device, struct job *job)
@@ -75,7 +78,7 @@ static void queue(const lw_operation *op, lw_outcome *outcome)
 
 static void access_now(const lw_operation *op, lw_outcome *outcome)
 {
-    size_t at = gives_data(op->kind) ? DATA_AT + outcome->data : WORDS_AT;
+    size_t at = step_room(op) ? DATA_AT + outcome->data : WORDS_AT;
 
     if (is_torn(op) && jobs_in_flight()) {
         answer(outcome, LW_STATUS_UNSUPPORTED, EBUSY);
@@ -199,5 +202,7 @@ uint32_t step_room(const lw_operation *op)
 {
     if (op->kind == LW_WAIT)
         return job_room(job_of(op));
+    if (op->kind == LW_SNAPSHOT)
+        return op->pages;
     return gives_data(op->kind) && !op->job ? op->length : 0;
 }

@@ -52,7 +52,7 @@ unsigned owner_of_process(const lw_operation *op)
 /* An operation of a process that is not there goes to the coordinator, which says so. */
 static unsigned owner_of(const lw_operation *op)
 {
-    if (op->kind >= LW_ATTACH && op->kind < LW_INVALIDATE)
+    if (is_on_device(op->kind))
         return device_owner(op);
     return process_alive(op->process) ? op->process + 1u : COORDINATOR;
 }
@@ -61,7 +61,7 @@ static void step(const lw_operation *op, lw_outcome *outcome)
 {
     memset(outcome, 0, sizeof(*outcome));
     outcome->data = mirror.control->used;
-    if (op->kind >= LW_ATTACH && op->kind < LW_INVALIDATE)
+    if (is_on_device(op->kind))
         step_device(op, outcome);
     else if (mirror.self == COORDINATOR)
         answer(outcome, LW_STATUS_ERROR, ESRCH);

@@ -86,6 +86,8 @@ const char *device_lacks(unsigned kind)
         return "the device has no memory of its own";
     case LW_EXCLUSIVE:
         return "the device has no exclusive access";
+    case LW_SNAPSHOT:
+        return "the device does not show what it sees";
     case LW_INVALIDATE:
         return "user space cannot call the notifiers";
     default:

@@ -458,6 +458,7 @@ _BUILDERS: Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]] = {
     **dict.fromkeys(CPU_ACCESSES, _access),
     **dict.fromkeys(DEVICE_ACCESSES, _device_access),
     **dict.fromkeys((Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE), _mirrored_area),
+    Kind.SNAPSHOT: _mirrored_area,
     Kind.MAP: _map,
     Kind.REMAP: _remap,
     Kind.PROTECT: _protect,

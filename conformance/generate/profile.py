@@ -42,6 +42,7 @@ BASE: Mapping[Kind, int] = {
     Kind.TO_SYSTEM: 2,
     Kind.EXCLUSIVE: 3,
     Kind.INVALIDATE: 2,
+    Kind.SNAPSHOT: 5,
     Kind.SUBMIT: 16,
     Kind.WAIT: 14,
     Kind.UNREGISTER: 2,
@@ -56,7 +57,7 @@ SIMPLE_FIRST = tuple(BASE)
 GROUPS: Mapping[str, frozenset[Kind]] = {
     "contents": frozenset({Kind.READ, Kind.WRITE, Kind.DREAD, Kind.DWRITE, Kind.DISCARD}),
     "mapping": frozenset({Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.DISCARD, Kind.PUNCH, Kind.FREE}),
-    "rights": frozenset({Kind.PROTECT, Kind.FAULT}),
+    "rights": frozenset({Kind.PROTECT, Kind.FAULT, Kind.SNAPSHOT}),
     "files": frozenset({Kind.TRUNCATE, Kind.PUNCH, Kind.RECLAIM}),
     "fork": frozenset({Kind.FORK, Kind.EXIT, Kind.ATTACH, Kind.DETACH}),
     "migration": frozenset(

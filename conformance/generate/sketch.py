@@ -308,6 +308,9 @@ class Sketch:
         process = self.live.attached[operation.device]
         self._look_at_live(Side.CPU, process, operation.page, operation.pages)
 
+    def _snapshot(self, operation: Operation) -> None:
+        """It changes nothing, and calls for nothing."""
+
     def _look_at_live(self, side: int, process: int, page: int, pages: int) -> None:
         if process in self.live.alive:
             self._look(side, process, page, pages)
@@ -442,4 +445,5 @@ _HANDLERS: Mapping[int, Callable[[Sketch, Operation], None]] = {
     Kind.UNREGISTER: Sketch._unregister,
     Kind.SUBMIT: Sketch._submit,
     Kind.WAIT: Sketch._wait,
+    Kind.SNAPSHOT: Sketch._snapshot,
 }
