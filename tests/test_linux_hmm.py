@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from linux_agents import ERROR, FAULT, OK, SKIPPED, UNSUPPORTED, Agent, read, statuses, words
+from msgspec.structs import replace
 
 from adapters.vm.initramfs import sources
 from conformance.generate import Plan, random_programs

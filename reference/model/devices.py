@@ -156,6 +156,10 @@ def to_system(state: State, operation: Operation, outcome: Outcome) -> None:
 
 
 def exclusive(state: State, operation: Operation, outcome: Outcome) -> None:
+    """It faults the pages in for writing: mm/rmap.c, make_device_exclusive_range (Linux 6.12)."""
+    space = state.mirrored(operation.device)
+    if space is not None:
+        _may_copy(space, operation)
     if outcome.status != OK:
         return
     process = state.attached[operation.device]
@@ -175,13 +179,6 @@ def invalidate(state: State, operation: Operation, outcome: Outcome) -> None:
         state.history.event(operation.process, pages_of(operation), operation.kind)
 
 
-def snapshot(state: State, operation: Operation, outcome: Outcome) -> None:
-    if outcome.status != OK:
-        return
-    if len(outcome.data) != operation.pages:
-        raise Broken(Problem.ANSWER, f"{len(outcome.data)} bytes for {operation.pages} pages")
-
-
 _FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
     Kind.ATTACH: attach,
     Kind.DETACH: detach,
@@ -192,7 +189,6 @@ _FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
     Kind.TO_SYSTEM: to_system,
     Kind.EXCLUSIVE: exclusive,
     Kind.INVALIDATE: invalidate,
-    Kind.SNAPSHOT: snapshot,
 }
 DEVICE_CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
 
@@ -201,13 +197,12 @@ def device_call(state: State, operation: Operation, outcome: Outcome) -> None:
     """Judge a device operation that is no access, and take over what it did."""
     if outcome.status == UNSUPPORTED:
         return
-    kind = operation.kind
-    if outcome.done or (outcome.data and kind != _SNAPSHOT):
+    if outcome.done or outcome.data:
         raise Broken(Problem.ANSWER, "the outcome of an access, for what is none")
+    kind = operation.kind
     if operation.device in state.attached or kind in _UNATTACHED:
         DEVICE_CALLS[kind](state, operation, outcome)
 
 
-_SNAPSHOT = int(Kind.SNAPSHOT)
 _UNATTACHED = frozenset(map(int, (Kind.ATTACH, Kind.INVALIDATE)))
 """What needs no device that is attached already."""

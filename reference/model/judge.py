@@ -32,6 +32,9 @@ _WATCHED = ("W1", "W2", "W3", "W4", "W5", "W6")
 """Those that the host watches over in every run."""
 
 
+_SNAPSHOT = int(Kind.SNAPSHOT)
+
+
 def judge(trace: Trace, profile: Profile = Profile.TOLERANT) -> Judgement:
     """Run the model along the trace.
 
@@ -60,7 +63,8 @@ def judge(trace: Trace, profile: Profile = Profile.TOLERANT) -> Judgement:
 def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
     """The first outcome that is not allowed, and how often rules were put to the test."""
     program = trace.program
-    model = LastWriter(program.geometry, program.model)
+    looks = any(operation.kind == _SNAPSHOT for operation in program.operations)
+    model = LastWriter(program.geometry, program.model, looks=looks)
     exercised = model.state.history.exercised
     for index, (operation, outcome) in enumerate(
         zip(program.operations, trace.outcomes, strict=False)
@@ -143,6 +147,7 @@ _GENERAL = {
     Problem.CALL: "A6",
     Problem.REFUSED: "A6",
     Problem.ANSWER: "R4",
+    Problem.SEEN: "H12",
 }
 """The rule for every sync model, where the more telling one does not hold for this one."""
 _OWN_CONTEXT = frozenset({"C3", "G2", "G4", "G7", "G9", "H7", "X1"})
@@ -158,6 +163,8 @@ def rule_of(model: LastWriter, operation: Operation, broken: Broken) -> str:
             return "A6"
         case Problem.REFUSED:
             return "B3"
+        case Problem.SEEN:
+            return broken.rule
         case Problem.NO_FAULT:
             return _missing_fault(model, operation, broken)
         case Problem.FAULT:

@@ -12,8 +12,10 @@ from . import jobs
 from .accesses import access
 from .areas import CALLS, call
 from .devices import DEVICE_CALLS, device_call
+from .plain import OK, UNSUPPORTED
 from .reach import maybe_copied
-from .state import State
+from .sights import Sights
+from .state import Broken, Problem, State
 
 __all__ = ["LastWriter"]
 
@@ -24,11 +26,13 @@ class LastWriter:
     """The contract of one sync model, run alongside a candidate.
 
     `step` takes each operation with the candidate's outcome.  It raises `Broken` at the first
-    outcome that is not allowed; after that the model's state means nothing.
+    outcome that is not allowed; after that the model's state means nothing.  Only if it `looks`
+    does it judge what snapshots show.
     """
 
-    def __init__(self, geometry: Geometry, sync: Sync) -> None:
+    def __init__(self, geometry: Geometry, sync: Sync, *, looks: bool = False) -> None:
         self.state = State(geometry, sync)
+        self.sights = Sights(geometry) if looks else None
 
     def step(self, operation: Operation, outcome: Outcome, excused: bool = False) -> None:
         """An `excused` operation may fail for no reason; all else about it stays as it is."""
@@ -36,9 +40,24 @@ class LastWriter:
         state.excused = excused
         if state.in_flight:
             jobs.before(state, operation, outcome)
-        _STEPS[operation.kind](state, operation, outcome)
+        if operation.kind == _SNAPSHOT:
+            self._snapshot(operation, outcome)
+        else:
+            _STEPS[operation.kind](state, operation, outcome)
         if state.in_flight:
             jobs.observe(state, operation)
+        if self.sights is not None:
+            self.sights.note(state, operation, outcome)
+
+    def _snapshot(self, operation: Operation, outcome: Outcome) -> None:
+        if outcome.status == UNSUPPORTED or operation.device not in self.state.attached:
+            return
+        expected = operation.pages if outcome.status == OK else 0
+        if outcome.done or len(outcome.data) != expected:
+            message = f"{len(outcome.data)} bytes where {expected} belong"
+            raise Broken(Problem.ANSWER, message, page=operation.page)
+        if self.sights is not None:
+            self.sights.check(self.state, operation, outcome)
 
     def copied(self, process: int, page: int) -> None:
         """The process has a copy of its own from now on of what it mapped there privately."""
@@ -61,6 +80,7 @@ def _device_access(state: State, operation: Operation, outcome: Outcome) -> None
         access(state, operation, outcome, process)
 
 
+_SNAPSHOT = int(Kind.SNAPSHOT)
 _STEPS: dict[int, Step] = {
     **dict.fromkeys(map(int, CPU_ACCESSES), _cpu_access),
     **dict.fromkeys(map(int, DEVICE_ACCESSES), _device_access),

@@ -26,16 +26,26 @@ class Problem(enum.Enum):
     CALL = "memory management call"
     REFUSED = "refused invalidation"
     ANSWER = "malformed answer"
+    SEEN = "what the device sees"
 
 
 class Broken(Exception):
     """An outcome that the contract does not allow."""
 
     def __init__(
-        self, problem: Problem, message: str, *, page: int = 0, word: int = 0, value: int = 0
+        self,
+        problem: Problem,
+        message: str,
+        *,
+        page: int = 0,
+        word: int = 0,
+        value: int = 0,
+        rule: str = "",
     ) -> None:
         super().__init__(message)
         self.problem = problem
+        self.rule = rule
+        """Of what a device sees: the rule that it breaks."""
         self.page = page
         self.word = word
         self.value = value
