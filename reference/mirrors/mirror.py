@@ -18,12 +18,13 @@ from .calls import SystemCalls
 from .device import Device
 from .events import MemoryEvents
 from .faulting import FaultingDevice
+from .looking import LookingDevice
 from .manager import MemoryManager
 from .memory import AddressSpace
 from .refcounting import RefcountingDevice
 from .registration import RegistrationDevice
 
-__all__ = ["Caching", "Faulting", "Mirror", "Refcounting", "Registering"]
+__all__ = ["Caching", "Faulting", "Looking", "Mirror", "Refcounting", "Registering"]
 
 Handler = Callable[[Operation], Outcome]
 _CALLS = (
@@ -111,7 +112,20 @@ class Faulting(Mirror):
     name = "reference:faulting"
     model = Sync.FAULTING
     device_class = FaultingDevice
-    device_kinds = (Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE)
+    device_kinds: ClassVar[tuple[Kind, ...]] = (
+        Kind.FAULT,
+        Kind.TO_DEVICE,
+        Kind.TO_SYSTEM,
+        Kind.EXCLUSIVE,
+    )
+
+
+class Looking(Faulting):
+    """The same, and the device can look at pages without faulting them in."""
+
+    name = "reference:looking"
+    device_class = LookingDevice
+    device_kinds = (*Faulting.device_kinds, Kind.SNAPSHOT)
 
 
 class Caching(Mirror):

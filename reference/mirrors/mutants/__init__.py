@@ -15,6 +15,7 @@ from . import (
     permissions,
     processes,
     ranges,
+    snapshots,
 )
 from .mutant import MUTANTS, Mutant
 
@@ -29,4 +30,5 @@ __all__ = [
     "permissions",
     "processes",
     "ranges",
+    "snapshots",
 ]

@@ -9,7 +9,7 @@ from typing import TypeVar
 from reference.mirrors.device import Device
 from reference.mirrors.events import MemoryEvents
 from reference.mirrors.memory import AddressSpace
-from reference.mirrors.mirror import Caching, Faulting, Mirror, Refcounting, Registering
+from reference.mirrors.mirror import Caching, Faulting, Looking, Mirror, Refcounting, Registering
 
 __all__ = ["BASES", "MUTANTS", "Mutant", "plant"]
 
@@ -18,6 +18,7 @@ BASES: Mapping[str, type[Mirror]] = {
     "refcounting": Refcounting,
     "registration": Registering,
     "caching": Caching,
+    "looking": Looking,
 }
 """The correct mirrors, by name."""
 
