@@ -172,6 +172,31 @@ CHANGES = {
         ),
         frozenset({"R2"}),
     ),
+    # Nothing but a snapshot shows the next three.
+    "shows every right": Change(
+        (Edit("dmirror_mkentry", "if (entry & HMM_PFN_WRITE)", "if (true)"),),
+        frozenset({"H12", "H14"}),
+    ),
+    "shows every page in its own memory": Change(
+        (
+            Edit(
+                "dmirror_mkentry",
+                "else\n\t\t*perm = HMM_DMIRROR_PROT_NONE;",
+                "else\n\t\t*perm = HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL;",
+            ),
+        ),
+        frozenset({"H13"}),
+    ),
+    "shows what may only be read as zeros": Change(
+        (
+            Edit(
+                "dmirror_mkentry",
+                "is_zero_pfn(page_to_pfn(page))",
+                "!(entry & HMM_PFN_WRITE)",
+            ),
+        ),
+        frozenset({"H14"}),
+    ),
     "does not look whether it was told meanwhile": Change(
         (
             # Time for something to happen meanwhile.
