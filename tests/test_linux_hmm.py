@@ -15,7 +15,7 @@ from adapters.vm.initramfs import sources
 from conformance.generate import Plan, random_programs
 from reference.geometry import Geometry
 from reference.model import judge
-from reference.outcomes import Outcome, decode_wait
+from reference.outcomes import Outcome, Seen, decode_wait
 from reference.trace import Trace
 
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -81,6 +81,17 @@ def test_a_write_leaves_the_rest_of_its_pages(agent: Agent) -> None:
         read p0 page=0 offset=0 length=8
         dread d0 page=0 offset=4088 length=24""")
     assert outcomes[-2:] == [read(7), read(0x10, 0x11, 8)]
+
+
+def test_a_write_to_the_same_page_twice_leaves_what_it_wrote_first(agent: Agent) -> None:
+    """Pages 1 and 3 are one page of shared memory; of both the write changes a part."""
+    outcomes = agent.run("""map p0 rw shared page=0 pages=2
+        attach d0 p0
+        remap p0 page=0 pages=2 to=2 dontunmap
+        dwrite d0 page=1 offset=4088 length=8192 value=0x40
+        dread d0 page=1 offset=4080 length=16
+        dread d0 page=3 offset=0 length=8""")
+    assert outcomes[-2:] == [read(0x40 + 1023, 0x40), read(0x40 + 513)]
 
 
 @pytest.mark.parametrize(("access", "gives"), [("dread", True), ("dwrite", False)])
@@ -150,6 +161,16 @@ def test_says_whether_anything_has_moved(agent: Agent) -> None:
         exclusive d0 page=0 pages=2
         exclusive d0 page=4 pages=1""")
     assert statuses(outcomes[2:]) == [OK, SKIPPED, ERROR, OK, SKIPPED, ERROR, OK, ERROR]
+
+
+def test_shows_what_the_driver_sees(agent: Agent) -> None:
+    lines = """map p0 rw page=0 pages=2
+        attach d0 p0
+        to_device d0 page=0 pages=1
+        snapshot d0 page=0 pages=3"""
+    for page_size in (4096, 65536):
+        shown = agent.run(lines, page_size=page_size)[-1]
+        assert shown == Outcome(OK, data=bytes([Seen.READ | Seen.HERE, Seen.READ | Seen.SYSTEM, 0]))
 
 
 @pytest.mark.parametrize("process", [0, 1, 2])

@@ -163,40 +163,60 @@ static void do_read(const lw_operation *op, uint8_t *to, lw_outcome *outcome)
     memcpy(to, bounce + span.offset, outcome->done);
 }
 
-/* The rest of the pages that are written in part.  Nothing else runs until they are written
- * back: step_device() sees to that. */
-static int fill_up(const struct span *span, size_t length, size_t *pages)
+/* A page that is written in part: the rest of it is what is there.  Nothing else runs until it is
+ * written back: step_device() sees to that. */
+static int write_part(const struct span *span, size_t page, const uint8_t *words, size_t offset,
+                      size_t length)
 {
-    int error = 0;
+    int error = transfer(span, HMM_READ, page, 1);
 
-    if (span->offset)
-        error = transfer(span, HMM_READ, 0, 1);
-    if (error) {
-        *pages = 0;
-    } else if ((span->offset + length) % SMALL_PAGE && !(span->offset && span->pages == 1)) {
-        error = transfer(span, HMM_READ, span->pages - 1, 1);
-        if (error)
-            *pages = span->pages - 1;
-    }
+    memcpy(bounce + page * SMALL_PAGE + offset, words, length);
+    return error ? error : transfer(span, HMM_WRITE, page, 1);
+}
+
+/* Pages that are written as a whole.  How many it wrote before it failed is not said, but in pages
+ * to come it did nothing: to do the ones before again, with the same words, changes nothing unless
+ * something else runs. */
+static int write_whole(const struct span *span, const uint8_t *words, size_t *page, size_t end)
+{
+    const struct span rest = {.fd = span->fd,
+                              .at = span->at + *page * SMALL_PAGE,
+                              .pages = end - *page};
+    int error;
+
+    memcpy(bounce, words, rest.pages * SMALL_PAGE);
+    error = transfer(&rest, HMM_WRITE, 0, rest.pages);
+    if (!error)
+        *page = end;
+    else if (!jobs_in_flight())
+        *page += prefix(&rest, HMM_WRITE);
     return error;
 }
 
-/* What it wrote before it failed is not said, but in pages to come it did nothing: to do the ones
- * before again, with the same words, changes nothing unless something else runs. */
+/* In the order of the pages, of which two may be the same memory. */
 static void do_write(const lw_operation *op, const uint8_t *words, lw_outcome *outcome)
 {
     struct span span = span_of(op);
-    size_t pages = span.pages;
-    int missing = fill_up(&span, op->length, &pages), error = 0;
+    size_t end = span.offset + op->length, head = SMALL_PAGE - span.offset, page = 0;
+    int error = 0;
 
-    memcpy(bounce + span.offset, words, op->length);
-    if (pages)
-        error = transfer(&span, HMM_WRITE, 0, pages);
+    if (head > op->length)
+        head = op->length;
+    if (head < SMALL_PAGE) {
+        error = write_part(&span, 0, words, span.offset, head);
+        page = !error;
+    }
+    if (!error && page < end / SMALL_PAGE)
+        error = write_whole(&span, words + page * SMALL_PAGE - span.offset, &page,
+                            end / SMALL_PAGE);
+    if (!error && page < span.pages) {
+        error = write_part(&span, page, words + page * SMALL_PAGE - span.offset, 0,
+                           end % SMALL_PAGE);
+        page += !error;
+    }
     outcome->done = op->length;
     if (error)
-        fail(&span, jobs_in_flight() ? 0 : prefix(&span, HMM_WRITE), error, outcome);
-    else if (missing)
-        fail(&span, pages, missing, outcome);
+        fail(&span, page, error, outcome);
 }
 
 /* ---- Operations on ranges ---- */
