@@ -84,7 +84,7 @@ def outcome_text(
         if operation.kind == Kind.WAIT:
             return _job_text(outcome, job)
         if operation.kind == Kind.SNAPSHOT:
-            return _seen(operation, outcome)
+            return _seen(operation, outcome) or "ok"
         return _words(outcome) or "ok"
     if status is Status.FAULT:
         if not outcome.done:

@@ -128,13 +128,14 @@ def _complaint(status: int, reserved: int, span: str, available: int) -> str:
 
 def seen_text(byte: int) -> str:
     """A byte of a `snapshot` for people: `rw here`, or `-` for no entry."""
-    if not byte:
-        return "-"
+    if not byte or byte & ~_SEEN:
+        return f"{byte:#x}" if byte else "-"
     rights = "".join(letter for bit, letter in _RIGHTS.items() if byte & bit)
     rest = [bit.name.lower() for bit in Seen if bit.name and byte & bit and bit not in _RIGHTS]
     return " ".join([rights, *rest] if rights else rest)
 
 
+_SEEN = sum(Seen)
 _RIGHTS = {Seen.READ: "r", Seen.WRITE: "w"}
 
 

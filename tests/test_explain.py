@@ -14,7 +14,7 @@ from reference.mirrors import MUTANTS
 from reference.mirrors.mutants import Mutant
 from reference.model import judge
 from reference.operations import Kind, Operation
-from reference.outcomes import Outcome, Status, encode_wait
+from reference.outcomes import Outcome, Seen, Status, encode_wait
 from reference.trace import Breakdown, Cause, Trace
 
 REPLAY = "lastwriter replay failures/C1-0.lw mine.py:Mine"
@@ -216,3 +216,26 @@ def test_outcomes_of_jobs() -> None:
     assert outcome_text(WAIT, done, [READ, READ]) == "fault; 0x5"
     assert outcome_text(WAIT, done, [READ] * 9) == "ok"
     assert outcome_text(WAIT, Outcome(Status.ERROR, 19), [READ]) == "error ENODEV"
+
+
+def test_a_snapshot_is_told_by_runs_of_pages() -> None:
+    look = Operation(Kind.SNAPSHOT, 0, 0, 0, 3, 5)
+    here, zero = Seen.READ | Seen.WRITE | Seen.HERE, Seen.READ | Seen.SYSTEM | Seen.ZERO
+    outcome = Outcome(Status.OK, data=bytes([here, here, 0, zero, 0x80]))
+    assert outcome_text(look, outcome) == "3..4: rw here, 5: -, 6: r system zero, 7: 0x80"
+    assert outcome_text(look, Outcome(Status.OK)) == "ok"
+
+
+def test_what_a_device_should_not_see() -> None:
+    assert report(failure_of("zeros-shown-writable")) == text(
+        """
+        FAIL H14  A page that is shown as the zero page reads as zeros, and is not shown as writable.
+             what the device sees: page 0 is shown as rw system zero, but all processes have that page
+             operation                         outcome
+          0  map p0 rw page=0 pages=1          ok
+          1  attach d0 p0                      ok
+          2  read p0 page=0 offset=0 length=8  0x0
+        > 3  snapshot d0 page=0 pages=1        0: rw system zero
+             again: lastwriter replay failures/C1-0.lw mine.py:Mine
+        """  # noqa: E501
+    )

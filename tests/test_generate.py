@@ -312,7 +312,7 @@ def test_the_sweep_reads_everything_from_every_side() -> None:
         for operation in program.operations:
             sketch.add(operation)
         tail = swept.operations[len(program) :]
-        reads = {(o.kind, o.process, o.device, o.page) for o in tail if o.kind != Kind.WAIT}
+        reads = {(o.kind, o.process, o.device, o.page) for o in tail if o.kind in ACCESSES}
         sides = [(Kind.READ, p, 0) for p in sketch.live.alive]
         sides += [(Kind.DREAD, 0, d) for d in sketch.live.attached]
         assert reads == {(*side, page) for side in sides for page in range(plan.geometry.pages)}
@@ -340,6 +340,21 @@ def test_the_sweep_of_a_keyed_candidate_reads_through_every_live_key_and_beside_
             if 0 <= page < arena
         ]
     assert device_reads > 50
+
+
+def test_the_sweep_looks_before_it_reads() -> None:
+    """What a device has in its memory comes home when it is read."""
+    plan = Plan.for_candidate(describe())
+    looks = 0
+    for program in take(plan, 20):
+        swept = with_sweep(program, plan)
+        check_program(swept)
+        tail = [o for o in swept.operations[len(program) :] if o.kind != Kind.WAIT]
+        devices = [o.device for o in tail if o.kind == Kind.SNAPSHOT]
+        looks += len(devices)
+        assert [o.kind for o in tail[: len(devices)]] == [Kind.SNAPSHOT] * len(devices)
+        assert devices == sorted({o.device for o in tail if o.kind == Kind.DREAD})
+    assert looks > 10
 
 
 @pytest.mark.parametrize("make", [take, lambda plan, n: collect(plan, n, NAME)[0]])

@@ -28,8 +28,9 @@ def with_sweep(program: Program, plan: Plan) -> Program:
 
 
 def closing(sketch: Sketch) -> Iterator[Operation]:
-    """Waits for the jobs in flight, then reads the whole arena from every side.
+    """Waits for the jobs in flight, looks, then reads the whole arena from every side.
 
+    The snapshots come first, one for each attached device: what is read has come home.
     One read for each page: by every live process and through every attached device, if keyed
     through each live key, and then also of the pages beside its range, which it must not reach.
     Only what the candidate can do.
@@ -38,10 +39,13 @@ def closing(sketch: Sketch) -> Iterator[Operation]:
     if Kind.WAIT in kinds:
         for device, job in sorted(sketch.live.in_flight):
             yield Operation(Kind.WAIT, 0, device, 0, 0, 0, job=job)
-    size = sketch.plan.geometry.page_size
+    size, arena = sketch.plan.geometry.page_size, sketch.plan.geometry.pages
+    if Kind.SNAPSHOT in kinds:
+        for device in sorted(sketch.live.attached):
+            yield Operation(Kind.SNAPSHOT, 0, device, 0, 0, arena)
     if Kind.READ in kinds:
         for process in sketch.processes:
-            for page in range(sketch.plan.geometry.pages):
+            for page in range(arena):
                 yield Operation(Kind.READ, process, 0, 0, page, 0, length=size)
     if Kind.DREAD in kinds:
         for device, key, page in _device_pages(sketch):
