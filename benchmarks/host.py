@@ -63,7 +63,7 @@ class Row:
 
 
 def describe(driver: type[Driver]) -> Description:
-    kinds = frozenset(Kind) - (ONLY_FAULTING if driver.keyed else ONLY_KEYED)
+    kinds = frozenset(Kind) - (ONLY_FAULTING if driver.keyed else ONLY_KEYED) - {Kind.SNAPSHOT}
     return Description(
         name=driver.name,
         model=driver.model,

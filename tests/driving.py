@@ -29,7 +29,7 @@ UNKEYED = frozenset({Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE}
 
 def describe(driver: type[Driver], page_size: int = 4096) -> Description:
     """What a driver can do on the host, which does the rest."""
-    kinds = set(Kind) - (UNKEYED if driver.keyed else KEYED)
+    kinds = set(Kind) - (UNKEYED if driver.keyed else KEYED) - {Kind.SNAPSHOT}
     return Description(
         name=driver.name,
         model=driver.model,

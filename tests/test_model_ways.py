@@ -37,7 +37,7 @@ def traces(mirror: Mirror, *, spoilt: bool) -> list[Trace]:
     for seed in range(60):
         program = random_program(mirror.describe(), seed)
         outcomes = list(run(mirror, program))
-        if spoilt:
+        if spoilt and any(outcome.done for outcome in outcomes):
             spoil(outcomes, random.Random(seed))
         found.append(Trace(program, tuple(outcomes)))
     return found
