@@ -183,7 +183,7 @@ def test_what_a_candidate_lacks_is_the_reason_to_skip(suite: Suite) -> None:
     assert outcomes_of(result) == {"passed": 6, "skipped": 7}
     result.stdout.fnmatch_lines_random(
         [
-            "SKIPPED * the candidate has no exclusive, to_device",
+            "SKIPPED * the candidate has no exclusive, snapshot, to_device",
             "SKIPPED * the candidate has no fork",
             "SKIPPED * the candidate has no submit, wait",
         ]
