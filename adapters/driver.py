@@ -7,7 +7,7 @@ from pathlib import Path
 from reference.description import Description
 from reference.drivers import Driver
 from reference.drivers.mutants import BASES
-from reference.host.run import run_program
+from reference.host.run import HOSTED, run_program
 from reference.operations import Kind
 from reference.program import Program
 from reference.trace import Trace
@@ -26,8 +26,6 @@ _NEEDS = {
     Kind.EXCLUSIVE: "make_exclusive",
 }
 """Operations that a driver can do if it overrides a method; the host does all others."""
-_HIDDEN = Kind.SNAPSHOT
-"""What no driver can do: it is asked for nothing but what the device needs."""
 
 
 class DriverCandidate:
@@ -47,7 +45,7 @@ class DriverCandidate:
             name=driver.name,
             model=driver.model,
             keyed=driver.keyed,
-            operations=frozenset(kind.name.lower() for kind in set(Kind) - lacking - {_HIDDEN}),
+            operations=frozenset(kind.name.lower() for kind in HOSTED - lacking),
             page_sizes=(4096, 65536),
             processes=3,
             devices=2,

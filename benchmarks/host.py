@@ -19,7 +19,7 @@ from reference.description import Description
 from reference.drivers import DRIVERS
 from reference.drivers.driver import Driver
 from reference.geometry import Geometry
-from reference.host import Run, run_program
+from reference.host import HOSTED, Run, run_program
 from reference.model import judge
 from reference.model.lastwriter import LastWriter
 from reference.operations import Kind
@@ -63,7 +63,7 @@ class Row:
 
 
 def describe(driver: type[Driver]) -> Description:
-    kinds = frozenset(Kind) - (ONLY_FAULTING if driver.keyed else ONLY_KEYED) - {Kind.SNAPSHOT}
+    kinds = HOSTED - (ONLY_FAULTING if driver.keyed else ONLY_KEYED)
     return Description(
         name=driver.name,
         model=driver.model,

@@ -13,7 +13,7 @@ from reference.description import Description
 from reference.drivers import Driver
 from reference.geometry import Geometry
 from reference.host.record import What
-from reference.host.run import Run, run_program
+from reference.host.run import HOSTED, Run, run_program
 from reference.model import judge
 from reference.model.lastwriter import LastWriter
 from reference.model.state import Broken
@@ -29,7 +29,7 @@ UNKEYED = frozenset({Kind.FAULT, Kind.TO_DEVICE, Kind.TO_SYSTEM, Kind.EXCLUSIVE}
 
 def describe(driver: type[Driver], page_size: int = 4096) -> Description:
     """What a driver can do on the host, which does the rest."""
-    kinds = set(Kind) - (UNKEYED if driver.keyed else KEYED) - {Kind.SNAPSHOT}
+    kinds = HOSTED - (UNKEYED if driver.keyed else KEYED)
     return Description(
         name=driver.name,
         model=driver.model,

@@ -13,7 +13,7 @@ from reference.description import Description
 from reference.drivers.driver import Driver
 from reference.drivers.mutants import BASES, DRIVER_MUTANTS, DriverMutant
 from reference.geometry import Geometry
-from reference.host import run_program
+from reference.host import HOSTED, run_program
 from reference.host.record import What
 from reference.mirrors import MUTANTS
 from reference.model import judge
@@ -65,7 +65,7 @@ def violation(
 
 
 def describe(driver: type[Driver]) -> Description:
-    kinds = frozenset(Kind) - OF_HMM - (frozenset({Kind.FAULT}) if driver.keyed else OF_KEYS)
+    kinds = HOSTED - OF_HMM - (frozenset({Kind.FAULT}) if driver.keyed else OF_KEYS)
     return Description(
         name=driver.name,
         model=driver.model,

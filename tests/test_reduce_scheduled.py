@@ -12,7 +12,7 @@ from conformance.reduce.scheduled import fitted, reduce_scheduled
 from reference.description import Description
 from reference.drivers.faulting import FaultingDriver
 from reference.geometry import Geometry
-from reference.host import run_program
+from reference.host import HOSTED, run_program
 from reference.operations import Kind
 from reference.program import Program
 from reference.schedule import DEVICE, ENGINE, Injection, Schedule, Switch
@@ -20,9 +20,7 @@ from reference.text import parse
 
 DESCRIPTION = Description(
     name="racing",
-    operations=frozenset(
-        kind.name.lower() for kind in Kind if kind not in {Kind.REGISTER, Kind.UNREGISTER}
-    ),
+    operations=frozenset(kind.name.lower() for kind in HOSTED - {Kind.REGISTER, Kind.UNREGISTER}),
     processes=2,
     devices=2,
     files=1,

@@ -30,7 +30,10 @@ from .leaks import leaks
 from .record import Entry, What
 from .tasks import Job as Work
 
-__all__ = ["Run", "run_program"]
+__all__ = ["HOSTED", "Run", "run_program"]
+
+HOSTED = frozenset(Kind) - {Kind.SNAPSHOT}
+"""What programs on the host may do: a driver is asked for nothing but what the device needs."""
 
 Handler = Callable[[int, Operation], Outcome]
 _CALLS = frozenset(
@@ -341,7 +344,7 @@ def _handler(kind: Kind) -> Callable[[_Execution], Handler]:
     return attrgetter(f"_{name}")
 
 
-_HANDLERS = {int(kind): _handler(kind) for kind in Kind}
+_HANDLERS = {int(kind): _handler(kind) for kind in HOSTED}
 
 
 def _dependencies(operations: tuple[Operation, ...]) -> list[tuple[int, ...]]:
