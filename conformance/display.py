@@ -97,7 +97,7 @@ def _show_found(found: Found, request: Request, screen: Screen) -> None:
     screen.print(render(explain(found.failure), again), crop=False)
     rule = found.failure.violation.rule
     for each in request.expected:
-        if each.covers(rule, found.failure.program):
+        if each.covers(rule, found.failure.needs):
             screen.say(f"     expected: {each.reason} ({each.link})", "yellow")
     if found.problem:
         screen.say(f"     not saved: {found.problem}; the program is", "bold red")

@@ -50,6 +50,11 @@ class Failure:
     unstable: bool
     """It does not fail every time it is run."""
 
+    @property
+    def needs(self) -> Program:
+        """The program that has all that it takes: one that is unstable may be too short for it."""
+        return self.found if self.unstable else self.program
+
 
 def as_found(trace: Trace, violation: Violation) -> Failure:
     """A failing program that nothing was done about yet."""

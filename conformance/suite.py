@@ -217,7 +217,7 @@ class Suite:
         if self._settled(rule.id) or (rule.id in self._met and not own):
             return
         found = self._keep(program, violation)
-        if self.expects(found.failure.violation.rule, found.failure.program):
+        if self.expects(found.failure.violation.rule, found.failure.needs):
             self._covered[rule.id] += 1
             return
         # The reduced program may show that it is a matter of this group after all.
@@ -311,7 +311,7 @@ class Suite:
             violation = self.examiner.examine(program, length)
             if violation is not None and expected.covers(violation.rule, program):
                 found = self._keep(program, violation)
-                if expected.covers(found.failure.violation.rule, found.failure.program):
+                if expected.covers(found.failure.violation.rule, found.failure.needs):
                     broken.append(found)
             return not broken
 

@@ -373,6 +373,26 @@ def test_an_unstable_failure_is_marked_and_still_reduced() -> None:
         assert len(result.program) == 4  # with the attach
 
 
+def test_what_an_attempt_leaves_behind_does_not_lead_astray() -> None:
+    """A crash that comes late is another program's."""
+    fatal = in_order(kind(Kind.MAP), kind(Kind.FORK), kind(Kind.READ), rule="R1")
+    harmed = False
+
+    def harmful(program: Program) -> Violation | None:
+        nonlocal harmed
+        crashed = fatal(program) or (Violation("R1", 0, "of before") if harmed else None)
+        # It is replaced behind a crash, and not behind a fork that does no harm yet.
+        harmed = crashed is None and in_order(kind(Kind.FORK))(program) is not None
+        return crashed
+
+    program = next(iter(failing(fatal)))
+    violation = fatal(program)
+    assert violation is not None
+    result = reduce(program, violation, harmful)
+    assert result.unstable
+    assert fatal(result.program) is not None
+
+
 def test_a_program_that_never_fails_again_is_given_back_as_it_was() -> None:
     program = take(PLAN, 1)[0]
     violation = Violation("C1", 0, "once")
@@ -449,5 +469,8 @@ def test_no_program_is_run_twice_while_reducing() -> None:
 
     violation = predicate(program)
     assert violation is not None
-    reduce(program, violation, watched)
-    assert len(seen[3:]) == len(set(seen[3:]))
+    result = reduce(program, violation, watched)
+    # It is made sure of at the beginning and at the end.
+    tried = seen[3:-1]
+    assert len(tried) == len(set(tried))
+    assert seen[-1] == result.program.operations

@@ -93,6 +93,24 @@ class Search:
             self._repeats = _UNSTABLE
         return failures > 0
 
+    def doubt(self, found: Program, violation: Violation) -> bool:
+        """Whether what passed for a program that always fails does not, so that nothing is known.
+
+        What an attempt leaves behind in a candidate may harm a later one.  Then the program as it
+        was found is where to begin again.
+        """
+        if self._repeats is _UNSTABLE or self.exhausted or self._fails_once(self.program):
+            return False
+        self._repeats = _UNSTABLE
+        self._tried.clear()
+        self.program, self.violation = found, violation
+        return True
+
+    def fall_back(self, found: Program, violation: Violation) -> None:
+        """To the program as it was found, unless the one that it came to fails as well."""
+        if self._fails(self.program) is None:
+            self.program, self.violation = found, violation
+
     def attempt(self, operations: Iterable[Operation]) -> bool:
         """Take over other operations, repaired and cut behind their failure, if they fail too."""
         candidate = tuple(repair(operations, self.program.geometry))
