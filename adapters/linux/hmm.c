@@ -444,16 +444,15 @@ const char *device_lacks(unsigned kind)
     case LW_DADD:
     case LW_DCAS:
         return "the driver has no atomic operations";
-    case LW_REGISTER:
-    case LW_UNREGISTER:
-        return "the device needs no registration";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
+    case LW_TO_DEVICE:
+    case LW_TO_SYSTEM:
+    case LW_EXCLUSIVE:
+        return NULL;
     case LW_SNAPSHOT:
         return getenv("LASTWRITER_ONE_NODE") ? "both devices are one to the driver, which does "
                                                "not say which of them has a page" : NULL;
     default:
-        return NULL;
+        return keyless_device_lacks(kind);
     }
 }
 

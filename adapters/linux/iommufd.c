@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -149,12 +148,10 @@ int region_copy(unsigned device, unsigned key, char *at, uint8_t *data, size_t l
 
 const char *device_unavailable(void)
 {
-    static char reason[96];
+    const char *reason = region_open(0) < 0 ? region_unavailable(NODE) : NULL;
 
-    if (region_open(0) < 0)
-        snprintf(reason, sizeof(reason), "%s: %s", NODE, strerror(errno));
     region_forget(0);
-    return *reason ? reason : NULL;
+    return reason;
 }
 
 const char *region_lacks(unsigned kind)

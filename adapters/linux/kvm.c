@@ -381,22 +381,7 @@ const char *device_unavailable(void)
 
 const char *device_lacks(unsigned kind)
 {
-    switch (kind) {
-    case LW_TO_DEVICE:
-    case LW_TO_SYSTEM:
-        return "the device has no memory of its own";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_SNAPSHOT:
-        return "the device does not show what it sees";
-    case LW_REGISTER:
-    case LW_UNREGISTER:
-        return "the device needs no registration";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
-        return NULL;
-    }
+    return keyless_device_lacks(kind);
 }
 
 void device_describe(void)

@@ -117,6 +117,9 @@ extern struct mirror mirror;
 const char *device_unavailable(void);
 /* Why the mirror cannot do this kind because of its device, or NULL. */
 const char *device_lacks(unsigned kind);
+/* The same for most devices that need registrations, and most that need none. */
+const char *keyed_device_lacks(unsigned kind);
+const char *keyless_device_lacks(unsigned kind);
 /* Adds name, model and limits to the description, and its notes. */
 void device_describe(void);
 void device_notes(void);

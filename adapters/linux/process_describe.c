@@ -72,6 +72,35 @@ void describe_note(const char *note)
         describe("%s\"%s\"", notes++ ? "," : "", note);
 }
 
+static const char *most_devices_lack(unsigned kind)
+{
+    switch (kind) {
+    case LW_TO_DEVICE:
+    case LW_TO_SYSTEM:
+        return "the device has no memory of its own";
+    case LW_EXCLUSIVE:
+        return "the device has no exclusive access";
+    case LW_SNAPSHOT:
+        return "the device does not show what it sees";
+    case LW_INVALIDATE:
+        return "user space cannot call the notifiers";
+    default:
+        return NULL;
+    }
+}
+
+const char *keyed_device_lacks(unsigned kind)
+{
+    return kind == LW_FAULT ? "pages are faulted in by a registration only"
+                            : most_devices_lack(kind);
+}
+
+const char *keyless_device_lacks(unsigned kind)
+{
+    return kind == LW_REGISTER || kind == LW_UNREGISTER ? "the device needs no registration"
+                                                        : most_devices_lack(kind);
+}
+
 static const char *lacks(unsigned kind)
 {
     if (device_lacks(kind))

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "process.h"
@@ -166,26 +167,19 @@ void device_quiesce(void)
 
 /* ---- What they are ---- */
 
+const char *region_unavailable(const char *what)
+{
+    static char reason[96];
+
+    snprintf(reason, sizeof(reason), "%s: %s", what, strerror(errno));
+    return reason;
+}
+
 const char *device_lacks(unsigned kind)
 {
     if (region_lacks(kind))
         return region_lacks(kind);
-    switch (kind) {
-    case LW_DADD:
-    case LW_DCAS:
+    if (kind == LW_DADD || kind == LW_DCAS)
         return "the driver has no atomic operations";
-    case LW_FAULT:
-        return "pages are faulted in by a registration only";
-    case LW_TO_DEVICE:
-    case LW_TO_SYSTEM:
-        return "the device has no memory of its own";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_SNAPSHOT:
-        return "the device does not show what it sees";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
-        return NULL;
-    }
+    return keyed_device_lacks(kind);
 }

@@ -43,5 +43,7 @@ const char *region_lacks(unsigned kind);
 /* ---- regions.c ---- */
 
 struct region *region_of(unsigned device, unsigned key);
+/* Why the mirror cannot work: what has failed, and errno. */
+const char *region_unavailable(const char *what);
 
 #endif

@@ -75,22 +75,7 @@ const char *device_unavailable(void)
 
 const char *device_lacks(unsigned kind)
 {
-    switch (kind) {
-    case LW_DADD:
-    case LW_DCAS:
+    if (kind == LW_DADD || kind == LW_DCAS)
         return "io_uring has no atomic operations on buffers";
-    case LW_FAULT:
-        return "pages are faulted in by a registration only";
-    case LW_TO_DEVICE:
-    case LW_TO_SYSTEM:
-        return "the device has no memory of its own";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_SNAPSHOT:
-        return "the device does not show what it sees";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
-        return pins_lack(kind);
-    }
+    return keyed_device_lacks(kind) ? keyed_device_lacks(kind) : pins_lack(kind);
 }

@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <rdma/ib_user_ioctl_verbs.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "process.h"
@@ -79,13 +78,9 @@ int region_copy(unsigned device, unsigned key, char *at, uint8_t *data, size_t l
 
 const char *device_unavailable(void)
 {
-    static char reason[96];
     const char *failed = rxe_set_up();
 
-    if (!failed)
-        return NULL;
-    snprintf(reason, sizeof(reason), "%s: %s", failed, strerror(errno));
-    return reason;
+    return failed ? region_unavailable(failed) : NULL;
 }
 
 const char *region_lacks(unsigned kind)

@@ -371,17 +371,11 @@ const char *device_lacks(unsigned kind)
     switch (kind) {
     case LW_PROTECT:
         return "userfaultfd does not tell of mprotect";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_SNAPSHOT:
-        return "the device does not show what it sees";
-    case LW_REGISTER:
-    case LW_UNREGISTER:
-        return "the device needs no registration";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
+    case LW_TO_DEVICE:
+    case LW_TO_SYSTEM:
         return NULL;
+    default:
+        return keyless_device_lacks(kind);
     }
 }
 

@@ -167,12 +167,7 @@ int region_copy(unsigned device, unsigned key, char *at, uint8_t *data, size_t l
 
 const char *device_unavailable(void)
 {
-    static char reason[96];
-
-    if (access(NODE, R_OK | W_OK) == 0)
-        return NULL;
-    snprintf(reason, sizeof(reason), "%s: %s", NODE, strerror(errno));
-    return reason;
+    return access(NODE, R_OK | W_OK) < 0 ? region_unavailable(NODE) : NULL;
 }
 
 const char *region_lacks(unsigned kind)

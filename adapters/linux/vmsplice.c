@@ -257,25 +257,9 @@ const char *device_unavailable(void)
 
 const char *device_lacks(unsigned kind)
 {
-    switch (kind) {
-    case LW_DWRITE:
-    case LW_DADD:
-    case LW_DCAS:
+    if (kind == LW_DWRITE || kind == LW_DADD || kind == LW_DCAS)
         return "what is in a pipe cannot be written to";
-    case LW_FAULT:
-        return "pages are faulted in by a registration only";
-    case LW_TO_DEVICE:
-    case LW_TO_SYSTEM:
-        return "the device has no memory of its own";
-    case LW_EXCLUSIVE:
-        return "the device has no exclusive access";
-    case LW_SNAPSHOT:
-        return "the device does not show what it sees";
-    case LW_INVALIDATE:
-        return "user space cannot call the notifiers";
-    default:
-        return NULL;
-    }
+    return keyed_device_lacks(kind);
 }
 
 void device_describe(void)
