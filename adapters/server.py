@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import os
 import signal
 import socket
@@ -195,6 +196,8 @@ def main() -> int:
     # The worker's parent decides when it ends, not a Ctrl-C at the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(arguments.fd, False)
+    # What was imported stays: the collector need not go through it again and again.
+    gc.freeze()
     make = partial(open_candidate, arguments.spec)
     serve(Stream.of_socket(socket.socket(fileno=arguments.fd)), make, arguments.spec)
     return 0

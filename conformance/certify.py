@@ -297,8 +297,7 @@ class _Run:
             failure.violation.rule
             for failure in self.kept.values()
             if not any(
-                each.covers(failure.violation.rule, failure.needs)
-                for each in self.request.expected
+                each.covers(failure.violation.rule, failure.needs) for each in self.request.expected
             )
         }
 

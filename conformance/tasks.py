@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import secrets
@@ -279,6 +280,8 @@ class _Process:
                     journal=journal_path(request.out, self.run),
                     tls=request.tls,
                 )
+            # What is there by now stays: the collector need not go through it again and again.
+            gc.freeze()
             expected = frozenset(each.rule for each in request.expected)
             self.examiner = Examiner(runner, expected, self.interruption, request.profile)
         return self.examiner

@@ -36,6 +36,9 @@ HOSTED = frozenset(Kind) - {Kind.SNAPSHOT}
 """What programs on the host may do: a driver is asked for nothing but what the device needs."""
 
 Handler = Callable[[int, Operation], Outcome]
+# To look up a member of an enumeration takes as long as a call of a function.
+_BEGIN, _END = What.BEGIN, What.END
+_ATTACH, _FORK, _EXIT = Kind.ATTACH, Kind.FORK, Kind.EXIT
 _CALLS = frozenset(
     {
         *(Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.PROTECT, Kind.DISCARD, Kind.PUNCH, Kind.FREE),
@@ -146,14 +149,14 @@ class _Execution:
 
     def _perform(self, index: int, operation: Operation) -> None:
         record = self.host.record
-        record(What.BEGIN, operation.kind)
+        record(_BEGIN, operation.kind)
         try:
             outcome = self._outcomes[index] = _HANDLERS[operation.kind](self)(index, operation)
         except Broken:
             raise
         except Exception as error:
             raise Broken("R4", _raised(error)) from error
-        record(What.END, operation.kind, int(outcome.status))
+        record(_END, operation.kind, int(outcome.status))
 
     # The CPU
 
@@ -356,12 +359,12 @@ def _dependencies(operations: tuple[Operation, ...]) -> list[tuple[int, ...]]:
         mine: list[int] = []
         if operation.process in born:
             mine.append(born[operation.process])
-        if operation.kind == Kind.EXIT:
+        if operation.kind == _EXIT:
             mine += attached.get(operation.process, [])
         needs.append(tuple(mine))
-        if operation.kind == Kind.FORK:
+        if operation.kind == _FORK:
             born[operation.target] = index
-        elif operation.kind == Kind.ATTACH:
+        elif operation.kind == _ATTACH:
             attached.setdefault(operation.process, []).append(index)
     return needs
 
