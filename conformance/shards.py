@@ -1,9 +1,8 @@
 """The programs of a run, in shards: each a function of the seed and its number alone.
 
 Shards alternate between Hypothesis' own generation, which varies what it has seen, and fresh
-random programs, for which it is not needed, and between profiles; some have larger pages.  Since
-a shard does not depend on any other, the programs are the same however many processes share the
-work.
+random programs, and between profiles; some have larger pages.  Since a shard does not depend on
+any other, the programs are the same however many processes share the work.
 
 For a candidate that takes schedules programs are short and pages few, and each program comes
 under several schedules: interleavings, not histories, are what it is tried with.
@@ -151,7 +150,7 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
         max_examples=-(-shard.programs // SCHEDULES) if scheduled else shard.programs,
         database=None,
         deadline=None,
-        backend="hypothesis",
+        backend=shard.backend,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -160,11 +159,12 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
         if going and program.operations:
             hand_over(program, choices)
 
-    if shard.backend != BACKEND:
+    # A fresh program needs no Hypothesis, which takes longer to draw it than a mirror to run it.
+    # One that is run under many schedules does not matter so much.
+    if shard.backend != BACKEND or scheduled:
         with steady_choices():
             generate()
-    # Fresh programs need no Hypothesis, which takes longer to draw one than a mirror to run it.
-    # For others it may give empty programs, or fewer than asked for.
+    # Hypothesis may give empty programs, or fewer than asked for.
     while going and made < shard.programs:
         program = random_program(plan, shard.seed, made)
         hand_over(program, Random(program.seed).randbytes(CHOICES))
