@@ -13,7 +13,7 @@ from reference.operations import ACCESSES, Flag, Kind
 from reference.program import Program
 from reference.schedule import ENGINE, PLAIN, Injection, Schedule, Switch, actor_of
 
-from .generate import Plan, with_sweep
+from .generate.strategies import Grown
 from .meetings import meetings
 from .reduce.places import places
 
@@ -122,9 +122,9 @@ def _actors(program: Program) -> list[int]:
     return sorted(actors | engines)
 
 
-def short_sweep(program: Program, plan: Plan) -> Program:
+def short_sweep(found: Grown) -> Program:
     """The program with a closing sweep of the pages that it uses."""
-    whole = with_sweep(program, plan)
+    program, whole = found.program, found.swept()
     size = program.geometry.page_size
     used = {place for operation in program.operations for place in places(operation, size)}
     closing = [

@@ -27,8 +27,8 @@ from reference.syncmodels import Sync
 
 from .backend import NAME as BACKEND
 from .backend import steady_choices
-from .generate import PROFILES, Plan, Profile, programs, random_program, with_sweep
-from .generate.strategies import program_seed
+from .generate import PROFILES, Plan, Profile
+from .generate.strategies import Grown, grown, grown_from_seed, program_seed
 from .scheduling import CHOICES, SCHEDULES, short_sweep, switch_choices, under_schedules
 
 __all__ = ["PER_SHARD", "SCHEDULED_PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
@@ -137,13 +137,14 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
     made = 0
     scheduled = plan.description.schedules
 
-    def hand_over(program: Program, choices: bytes) -> None:
+    def hand_over(found: Grown, choices: bytes) -> None:
         nonlocal going, made
-        seeded = replace(program, seed=program_seed(shard.seed, made) if scheduled else shard.seed)
+        seed = program_seed(shard.seed, made) if scheduled else shard.seed
+        seeded = found._replace(program=replace(found.program, seed=seed))
         for each in _variants(seeded, plan, choices):
             if going and made < shard.programs:
                 made += 1
-                going = consume(each, len(program))
+                going = consume(each, len(found.program))
 
     @hypothesis_seed(shard.seed)
     @settings(
@@ -154,10 +155,10 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(programs(plan), switch_choices() if scheduled else st.just(b""))
-    def generate(program: Program, choices: bytes) -> None:
-        if going and program.operations:
-            hand_over(program, choices)
+    @given(grown(plan), switch_choices() if scheduled else st.just(b""))
+    def generate(found: Grown, choices: bytes) -> None:
+        if going and found.program.operations:
+            hand_over(found, choices)
 
     # A fresh program needs no Hypothesis, which takes longer to draw it than a mirror to run it.
     # One that is run under many schedules does not matter so much.
@@ -166,13 +167,13 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
             generate()
     # Hypothesis may give empty programs, or fewer than asked for.
     while going and made < shard.programs:
-        program = random_program(plan, shard.seed, made)
-        hand_over(program, Random(program.seed).randbytes(CHOICES))
+        seed = program_seed(shard.seed, made)
+        hand_over(grown_from_seed(plan, seed), Random(seed).randbytes(CHOICES))
 
 
-def _variants(program: Program, plan: Plan, choices: bytes) -> Iterator[Program]:
+def _variants(found: Grown, plan: Plan, choices: bytes) -> Iterator[Program]:
     """What is run of a program: itself and its sweep, or that under every schedule."""
     if not plan.description.schedules:
-        yield with_sweep(program, plan)
+        yield found.swept()
         return
-    yield from under_schedules(short_sweep(program, plan), choices)
+    yield from under_schedules(short_sweep(found), choices)

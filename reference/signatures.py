@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from .operations import Flag, Kind
 
@@ -42,7 +43,7 @@ class Signature:
     arguments: tuple[Argument, ...]
     meaning: str
 
-    @property
+    @cached_property
     def fields(self) -> frozenset[str]:
         names = {argument.field for argument in self.arguments}
         return frozenset(names | {"flags"} if any(a.flag for a in self.arguments) else names)

@@ -24,6 +24,7 @@ MAX_LENGTH = 4 << 20
 
 
 _EVENTS = frozenset(map(int, Event))
+_OF_ATTACHED = DEVICE_KINDS - {Kind.ATTACH, Kind.INVALIDATE}
 
 
 class ProgramError(ValueError):
@@ -103,7 +104,7 @@ class Liveness:
                 return f"process {operation.target} exists or has existed"
         if kind == Kind.ATTACH and operation.device in self.attached:
             return f"device {operation.device} is attached already"
-        if kind in DEVICE_KINDS - {Kind.ATTACH, Kind.INVALIDATE}:
+        if kind in _OF_ATTACHED:
             if operation.device not in self.attached:
                 return f"device {operation.device} is not attached"
         return None

@@ -13,7 +13,7 @@ from conformance.backend import NAME
 from conformance.generate import Plan, with_sweep
 from conformance.generate import scenes as module
 from conformance.generate.scenes import scene
-from conformance.generate.strategies import program_from_seed
+from conformance.generate.strategies import grown_from_seed
 from conformance.meetings import meetings
 from reference.drivers import DRIVERS
 from reference.drivers.faulting import FaultingDriver
@@ -40,9 +40,9 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 def test_programs_with_scenes_are_valid_and_functions_of_their_seed(plan: Plan) -> None:
     for seed in range(300):
-        program = program_from_seed(plan, seed)
+        program = grown_from_seed(plan, seed).program
         check_program(with_sweep(program, plan))
-        assert program == program_from_seed(plan, seed)
+        assert program == grown_from_seed(plan, seed).program
 
 
 @pytest.mark.parametrize("changes", [{"pages": 1}, {"processes": 1}, {"devices": 1}, {"files": 0}])
@@ -50,7 +50,7 @@ def test_programs_with_scenes_are_valid_and_functions_of_their_seed(plan: Plan) 
 def test_scenes_do_without_what_a_candidate_lacks(name: str, changes: dict[str, int]) -> None:
     lacking = plan_for(name, **changes)
     for seed in range(100):
-        check_program(program_from_seed(lacking, seed))
+        check_program(grown_from_seed(lacking, seed).program)
 
 
 def test_every_step_of_a_scene_can_be_taken(plan: Plan) -> None:
@@ -75,7 +75,7 @@ def test_a_candidate_with_few_operations_gets_the_scenes_that_it_can_play() -> N
 
 
 def test_actors_meet_in_most_programs(plan: Plan) -> None:
-    met = [meetings(program_from_seed(plan, seed)) for seed in range(200)]
+    met = [meetings(grown_from_seed(plan, seed).program) for seed in range(200)]
     assert sum(map(bool, met)) > 160
 
 
@@ -83,7 +83,7 @@ def test_what_is_rare_by_chance_comes(plan: Plan) -> None:
     """A process that ends while a device mirrors it, and a change under a job in flight."""
     found: Counter[str] = Counter()
     for seed in range(200):
-        operations = program_from_seed(plan, seed).operations
+        operations = grown_from_seed(plan, seed).program.operations
         kinds = [operation.kind for operation in operations]
         mirrored = {each.process for each in operations if each.kind == Kind.ATTACH}
         found["end"] += any(e.kind == Kind.EXIT and e.process in mirrored for e in operations)
@@ -106,7 +106,7 @@ def test_an_operation_takes_one_choice(backend: str) -> None:
 
 def test_plans_without_scenes_are_as_they_were() -> None:
     plan = replace(plan_for("faulting"), scenes=0)
-    begun = [program_from_seed(plan, seed).operations[:2] for seed in range(100)]
+    begun = [grown_from_seed(plan, seed).program.operations[:2] for seed in range(100)]
     assert sum(kinds_of(each) == [Kind.MAP, Kind.ATTACH] for each in begun) < 60
 
 

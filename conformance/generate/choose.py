@@ -9,6 +9,7 @@ The upper half goes where the context points.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from reference.operations import CPU_ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, Kind, Operation
 
@@ -96,14 +97,17 @@ def table(plan: Plan, facts: int) -> tuple[Kind, ...]:
     """The kind for each of the 256 choices in this context."""
     entries = plan.tables.get(facts)
     if entries is None:
-        entries = plan.tables[facts] = _make_table(plan, facts)
+        weights = tuple(plan.profile.weights.items())
+        entries = plan.tables[facts] = _make_table(weights, plan.description.keyed, facts)
     return entries
 
 
-def _make_table(plan: Plan, facts: int) -> tuple[Kind, ...]:
-    weights = plan.profile.weights
+@lru_cache(maxsize=2048)
+def _make_table(profile: tuple[tuple[Kind, int], ...], keyed: bool, facts: int) -> tuple[Kind, ...]:
+    """Shards have plans of their own, and most the same weights: a table for each takes longer."""
+    weights = dict(profile)
     usual = {kind: weights[kind] for kind in SIMPLE_FIRST if kind in weights}
-    pointed = _fill(_pointed(plan, facts), CHOICES // 2)
+    pointed = _fill(_pointed(weights, keyed, facts), CHOICES // 2)
     stable = [
         kind if facts & _MAPPED and possible(kind, facts) else instead
         for kind, instead in zip(_fill(usual, CHOICES // 2), pointed, strict=True)
@@ -111,12 +115,12 @@ def _make_table(plan: Plan, facts: int) -> tuple[Kind, ...]:
     return (*stable, *pointed)
 
 
-def _pointed(plan: Plan, facts: int) -> dict[Kind, float]:
+def _pointed(usual: Mapping[Kind, int], keyed: bool, facts: int) -> dict[Kind, float]:
     """The weights in a context: mostly the accesses that its aim asks for, if it has one."""
     weights = {
-        kind: plan.profile.weights[kind] * _factor(kind, facts, plan.description.keyed)
+        kind: usual[kind] * _factor(kind, facts, keyed)
         for kind in SIMPLE_FIRST
-        if kind in plan.profile.weights and possible(kind, facts)
+        if kind in usual and possible(kind, facts)
     }
     wanted = _WANTED.get(facts & 3, frozenset())
     aimed = sum(weight for kind, weight in weights.items() if kind in wanted)

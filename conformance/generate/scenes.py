@@ -98,7 +98,6 @@ _TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE)
 _ALL_TO_DEVICE = Step({Kind.TO_DEVICE: 1}, _HERE | {PAGES: 0, OTHER: 0})
 _HOME = Step({Kind.TO_SYSTEM: 1}, _HERE)
 _EXCLUSIVE = Step({Kind.EXCLUSIVE: 1}, _HERE)
-_SNAPSHOT = Step({Kind.SNAPSHOT: 1}, _HERE)
 _TOUCH = Step({Kind.WRITE: 3, Kind.READ: 1}, _HERE)
 _WRITE = Step({Kind.WRITE: 1}, _HERE)
 _INSERT = Step({Kind.REGISTER: 3, Kind.ATTACH: 1}, {WHERE: 0})
@@ -130,9 +129,6 @@ _MEETINGS: tuple[tuple[int, tuple[Step, ...]], ...] = (
     (7, (_ANONYMOUS, _EXCLUSIVE, _DISCARD, _EXCLUSIVE, _TOUCH, _EXCLUSIVE, _UNMAP)),
     (2, (_ANONYMOUS, _TO_DEVICE, _LOSS, _USE)),
     (3, (_EVERYTHING, _TOUCH, _ALL_TO_DEVICE, _USE, _UNMAP)),
-    (5, (_ANONYMOUS, _TO_DEVICE, _SNAPSHOT, _TOUCH, _SNAPSHOT)),
-    (5, (_ANONYMOUS, _WRITE, _USE, _RIGHTS, _SNAPSHOT)),
-    (5, (_ANY, _USE, _CHANGE, _SNAPSHOT)),
 )
 """What may happen to a page that a device mirrors, with weights."""
 _ENDS: tuple[tuple[int, tuple[Step, ...]], ...] = (

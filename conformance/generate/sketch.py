@@ -18,7 +18,9 @@ __all__ = ["Aim", "Area", "Registration", "Side", "Sketch"]
 
 _WRITES = ACCESSES - {Kind.READ, Kind.DREAD}
 _BEYOND_U64 = 1 << 64
+# Plain numbers: arithmetic with enumerations is slow.
 _RIGHTS, _FILE = int(Flag.READ | Flag.WRITE), int(Flag.FILE)
+_SHARED, _DONTUNMAP = int(Flag.SHARED), int(Flag.DONTUNMAP)
 _HOT = 6
 """Recently used pages that are remembered."""
 _PATIENCE = 4
@@ -182,7 +184,7 @@ class Sketch:
 
     def _map(self, operation: Operation) -> None:
         process, page, pages = operation.process, operation.page, operation.pages
-        shift = operation.target - page if operation.flags & Flag.FILE else 0
+        shift = operation.target - page if operation.flags & _FILE else 0
         new = Area(operation.flags, self.index, operation.file, shift)
         self.areas[process].update(dict.fromkeys(range(page, page + pages), new))
         self._remapped(operation)
@@ -210,7 +212,7 @@ class Sketch:
         if len(source) == pages:
             for slot, old in enumerate(source):
                 area[target + slot] = old._replace(shift=old.shift + page - target)
-                if not flags & Flag.DONTUNMAP:
+                if not flags & _DONTUNMAP:
                     del area[page + slot]
         self._runs.pop(process, None)
         self._move_stamps(operation)
@@ -240,7 +242,7 @@ class Sketch:
     def _discard(self, operation: Operation) -> None:
         area = self.areas[operation.process]
         pages = range(operation.page, operation.page + operation.pages)
-        gone = [page for page in pages if page in area and not area[page].flags & Flag.SHARED]
+        gone = [page for page in pages if page in area and not area[page].flags & _SHARED]
         self._change(operation.process, gone)
         self._event(operation)
 
@@ -257,11 +259,11 @@ class Sketch:
         self.sizes[operation.file] = operation.pages
         for process in self.processes:
             for page, area in self.areas[process].items():
-                if area.flags & Flag.FILE and area.file == operation.file:
+                if area.flags & _FILE and area.file == operation.file:
                     if page + area.shift >= operation.pages:
                         self.stamps[process].pop(page, None)
         area_of = self.areas[operation.process].items()
-        mapped = [p for p, a in area_of if a.flags & Flag.FILE and a.file == operation.file]
+        mapped = [p for p, a in area_of if a.flags & _FILE and a.file == operation.file]
         if mapped:
             self._look(Side.DEVICE, operation.process, max(mapped), 1)
 
@@ -361,7 +363,7 @@ class Sketch:
 
     def _share(self, writer: int, slot: int, stamp: tuple[int, int, int]) -> None:
         area = self.areas[writer].get(slot)
-        if area is not None and area.flags & Flag.SHARED:
+        if area is not None and area.flags & _SHARED:
             for process in self.processes:
                 if self.areas[process].get(slot) == area:
                     self.stamps[process][slot] = stamp

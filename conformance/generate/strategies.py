@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import count
+from operator import attrgetter
 from random import Random
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -21,7 +23,9 @@ from .scenes import Step, scene, take
 from .sketch import Sketch
 
 __all__ = [
-    "program_from_seed",
+    "Grown",
+    "grown",
+    "grown_from_seed",
     "program_seed",
     "programs",
     "random_program",
@@ -39,19 +43,36 @@ _OPERATION = st.binary(min_size=1 + _PACKED, max_size=1 + _PACKED)
 _SCENE = st.binary(min_size=1 + SCENE_CHOICES, max_size=1 + SCENE_CHOICES)
 
 
+class Grown(NamedTuple):
+    """A program, and where it has come to."""
+
+    program: Program
+    sketch: Sketch
+
+    def swept(self) -> Program:
+        """The program with a closing sweep."""
+        operations = (*self.program.operations, *closing(self.sketch))
+        return self.program.with_operations(operations)
+
+
 def programs(plan: Plan, *, sweep: bool = False) -> SearchStrategy[Program]:
-    """Programs for a candidate, with a closing sweep if asked for.
+    """Programs for a candidate, with a closing sweep if asked for."""
+    return grown(plan).map(Grown.swept if sweep else attrgetter("program"))
+
+
+def grown(plan: Plan) -> SearchStrategy[Grown]:
+    """The same, with what is known of their end.
 
     One choice is the length, and one the scene if there may be one; then each operation takes
     one, its first byte the kind.
     """
     longest = plan.max_operations
     lengths = st.integers(1, longest + longest // 4).map(lambda length: min(length, longest))
-    return _programs(plan, lengths, sweep)
+    return _programs(plan, lengths)
 
 
 @st.composite
-def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], sweep: bool) -> Program:
+def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int]) -> Grown:
     sketch = Sketch(plan)
     operations: list[Operation] = []
     steps = _steps(plan, draw(_SCENE)) if plan.scenes else ()
@@ -62,9 +83,7 @@ def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], sweep: boo
         if operation is not None:
             sketch.add(operation)
             operations.append(operation)
-    if sweep:
-        operations += closing(sketch)
-    return Program(tuple(operations), plan.geometry, plan.model)
+    return Grown(Program(tuple(operations), plan.geometry, plan.model), sketch)
 
 
 def _steps(plan: Plan, choice: bytes) -> tuple[Step, ...]:
@@ -86,8 +105,9 @@ def random_programs(plan: Plan, seed: int, *, sweep: bool = False) -> Iterator[P
 
 
 def random_program(plan: Plan, seed: int, index: int, *, sweep: bool = False) -> Program:
-    """Program number `index` of a seed, which `program_from_seed` gives again from its own."""
-    return program_from_seed(plan, program_seed(seed, index), sweep=sweep)
+    """Program number `index` of a seed, which `grown_from_seed` gives again from its own."""
+    found = grown_from_seed(plan, program_seed(seed, index))
+    return found.swept() if sweep else found.program
 
 
 def program_seed(seed: int, index: int) -> int:
@@ -96,7 +116,7 @@ def program_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def program_from_seed(plan: Plan, seed: int, *, sweep: bool = False) -> Program:
+def grown_from_seed(plan: Plan, seed: int) -> Grown:
     """The program that a 64-bit seed stands for, which is its `seed`."""
     random = Random(seed)
     sketch = Sketch(plan)
@@ -109,9 +129,7 @@ def program_from_seed(plan: Plan, seed: int, *, sweep: bool = False) -> Program:
         if operation is not None:
             sketch.add(operation)
             operations.append(operation)
-    if sweep:
-        operations += closing(sketch)
-    return Program(tuple(operations), plan.geometry, plan.model, seed)
+    return Grown(Program(tuple(operations), plan.geometry, plan.model, seed), sketch)
 
 
 def _random_length(random: Random, longest: int) -> int:
