@@ -100,7 +100,9 @@ def _unless(event: str) -> tuple[Edit, ...]:
     return _invalidate(f"if (range->event != {event})\n\t\t{_UPDATE}")
 
 
-_STALE = frozenset({"C1", "I12"})
+_STALE = frozenset({"A2", "A4", "C1", "G9", "H3", "I12"})
+"""What comes next decides how a stale entry shows: by what was there before or by what belongs to
+others, by a right that is gone or by one that is missing."""
 CHANGES = {
     "forgets nothing": Change(_invalidate(";"), _STALE),
     "forgets all but the last page": Change(
@@ -143,7 +145,7 @@ CHANGES = {
                 "memcpy_page(dpage, 0, spage, 0, PAGE_SIZE / 2);",
             ),
         ),
-        frozenset({"G7", "G9"}),
+        frozenset({"G7", "G9", "A4"}),
     ),
     "does not clear new memory": Change(
         (Edit("dmirror_migrate_alloc_and_copy", "clear_highpage(rpage);", ";"),),
@@ -211,7 +213,7 @@ CHANGES = {
                 "false",
             ),
         ),
-        frozenset({"A4", "C1", "C2", "C3", "I12"}),
+        frozenset({"A4", "C1", "C2", "C3", "I12", "H3"}),
     ),
 }
 """Each on top of what is mended."""

@@ -44,8 +44,9 @@ def reduce(
 
     `excluded` are rules that it must not come to break instead, `limit` bounds the runs of the
     candidate, and when `expired` says so the shortest program so far is given.  If the program does
-    not fail again every time, or the reduced one not once more, each step is repeated and must fail
-    twice, and the result is marked unstable; if nothing fails again, it is given back as it was.
+    not fail again every time, each step is repeated and must fail twice, and the result is marked
+    unstable.  So it is begun anew if the reduced one never fails again; if nothing does, it comes
+    back as it was.
     """
     search = Search(reproduce, program, violation, limit, excluded, expired)
     if search.confirm():

@@ -94,7 +94,7 @@ class Search:
         return failures > 0
 
     def doubt(self, found: Program, violation: Violation) -> bool:
-        """Whether what passed for a program that always fails does not, so that nothing is known.
+        """Whether what passed for a program that always fails never does, so that nothing is known.
 
         What an attempt leaves behind in a candidate may harm a later one.  Then the program as it
         was found is where to begin again.
@@ -102,6 +102,9 @@ class Search:
         if self._repeats is _UNSTABLE or self.exhausted or self._fails_once(self.program):
             return False
         self._repeats = _UNSTABLE
+        for _ in range(self.repeats):
+            if self.exhausted or self._fails_once(self.program):
+                return False
         self._tried.clear()
         self.program, self.violation = found, violation
         return True
