@@ -103,6 +103,8 @@ def _unless(event: str) -> tuple[Edit, ...]:
 _STALE = frozenset({"A2", "A4", "C1", "G9", "H3", "I12"})
 """What comes next decides how a stale entry shows: by what was there before or by what belongs to
 others, by a right that is gone or by one that is missing."""
+_HALF = frozenset({"A4", "C1", "G7", "G9", "I12"})
+"""The other half of a page is whatever its frame held before."""
 CHANGES = {
     "forgets nothing": Change(_invalidate(";"), _STALE),
     "forgets all but the last page": Change(
@@ -135,7 +137,7 @@ CHANGES = {
                 "memcpy_page(rpage, 0, spage, 0, PAGE_SIZE / 2);",
             ),
         ),
-        _STALE,
+        _HALF,
     ),
     "brings half a page home": Change(
         (
@@ -145,7 +147,7 @@ CHANGES = {
                 "memcpy_page(dpage, 0, spage, 0, PAGE_SIZE / 2);",
             ),
         ),
-        frozenset({"G7", "G9", "A4"}),
+        _HALF,
     ),
     "does not clear new memory": Change(
         (Edit("dmirror_migrate_alloc_and_copy", "clear_highpage(rpage);", ";"),),
