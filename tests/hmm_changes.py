@@ -103,7 +103,7 @@ def _unless(event: str) -> tuple[Edit, ...]:
 _STALE = frozenset({"A2", "A4", "C1", "G9", "H3", "I12"})
 """What comes next decides how a stale entry shows: by what was there before or by what belongs to
 others, by a right that is gone or by one that is missing."""
-_HALF = frozenset({"A4", "C1", "G7", "G9", "I12"})
+_HALF = frozenset({"A4", "C1", "G7", "G9", "H7", "I12"})
 """The other half of a page is whatever its frame held before."""
 CHANGES = {
     "forgets nothing": Change(_invalidate(";"), _STALE),
