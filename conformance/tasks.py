@@ -280,8 +280,6 @@ class _Process:
                     journal=journal_path(request.out, self.run),
                     tls=request.tls,
                 )
-            # What is there by now stays: the collector need not go through it again and again.
-            gc.freeze()
             expected = frozenset(each.rule for each in request.expected)
             self.examiner = Examiner(runner, expected, self.interruption, request.profile)
         return self.examiner
@@ -296,6 +294,8 @@ _STATE = _Process()
 
 
 def _initialise(request: Request, run: str, stop: Event) -> None:
+    # What was imported stays: the collector need not go through it again and again.
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()

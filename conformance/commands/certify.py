@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -105,6 +106,7 @@ def _certify(request: Request, screen: Screen) -> int:
         f"certifying {request.spec} as {request.model}: "
         f"{request.budget}, seed {request.seed}{strict}"
     )
+    gc.freeze()  # what was imported stays: the collector need not go through it again and again
     certificate = follow(certify(request), request, screen)
     show_verdict(certificate, screen)
     path = request.out / "certificate.json"
