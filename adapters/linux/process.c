@@ -292,10 +292,8 @@ static void run_batch(void)
 
     control->full = 0;
     gather();
-    for (;;) {
-        turn_run();
-        if (control->cursor == control->count || control->full)
-            break;
+    /* Whoever was given the turn may be through before we look: what counts is that it is ours. */
+    while (!turn_run()) {
         turn_wait();
         await_leaving();
         if (control->born)

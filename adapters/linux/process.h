@@ -171,8 +171,9 @@ _Noreturn void process_fatal(const char *what);
 
 void turn_give(unsigned owner);
 void turn_wait(void);
-/* Do what is ours from the cursor on, then hand over; the coordinator just returns. */
-void turn_run(void);
+/* Do what is ours from the cursor on, then hand the turn over.  Whether it is kept: the coordinator
+ * keeps it when all is done. */
+int turn_run(void);
 /* The process that a device is attached to or is to be, or the coordinator if it has exited. */
 unsigned owner_of_process(const lw_operation *op);
 void futex_wait(uint32_t *word, uint32_t value);

@@ -70,7 +70,7 @@ static void step(const lw_operation *op, lw_outcome *outcome)
     mirror.control->used += outcome->size;
 }
 
-void turn_run(void)
+int turn_run(void)
 {
     struct control *control = mirror.control;
     unsigned next = COORDINATOR;
@@ -93,6 +93,8 @@ void turn_run(void)
         if (op->kind == LW_EXIT && mirror.self != COORDINATOR)
             process_exit();
     }
-    if (next != mirror.self)
-        turn_give(next);
+    if (next == mirror.self)
+        return 1;
+    turn_give(next);
+    return 0;
 }
