@@ -417,7 +417,7 @@ static void prepare(void)
         setenv("LASTWRITER_ONE_NODE", "1", 1);
     set_all();
     if (strcmp(merge, "off"))
-        set("/sys/kernel/mm/ksm/run", "1");
+        setenv("LASTWRITER_MERGE_ON_DEMAND", "1", 1);
     swap_on_all();
     load_modules();
 }

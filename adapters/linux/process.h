@@ -216,7 +216,9 @@ struct happening {
     unsigned hits;
     int error;
 };
-/* Have KSM merge pages of a range, in process_merge.c. */
+/* What keeps KSM from merging pages, or NULL, and having it merge those of a range; in
+ * process_merge.c. */
+const char *merge_lacks(void);
 void merge_pages(char *at, size_t size, struct happening *happening);
 
 /* ---- process_pages.c: needs mirror.pagemap, so only in a process ---- */

@@ -161,17 +161,6 @@ static int has_swap(void)
     return lines > 1; /* the first is a heading */
 }
 
-static const char *merge_lacks(void)
-{
-    long run = read_number("/sys/kernel/mm/ksm/run");
-
-    if (run < 0)
-        return "this kernel has no KSM";
-    if (geteuid() != 0)
-        return "without frame numbers, which are for root, nothing tells what KSM has merged";
-    return run == 1 ? NULL : "KSM is off (/sys/kernel/mm/ksm/run is not 1)";
-}
-
 static const char *huge_lacks(void)
 {
     if (access("/sys/kernel/mm/transparent_hugepage", F_OK) < 0)

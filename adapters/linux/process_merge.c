@@ -4,6 +4,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -15,6 +17,8 @@
 /* A bounded wait: KSM needs to see a page twice before it merges it. */
 enum { SCANS = 6, WAITS = 5000, NANOSECONDS = 200000 };
 
+#define KSM "/sys/kernel/mm/ksm/"
+
 struct twins {
     char *pages, *copies;
     unsigned count;
@@ -23,7 +27,36 @@ struct twins {
 
 static long scans(void)
 {
-    return read_number("/sys/kernel/mm/ksm/full_scans");
+    return read_number(KSM "full_scans");
+}
+
+static int is_on_demand(void)
+{
+    return getenv("LASTWRITER_MERGE_ON_DEMAND") != NULL;
+}
+
+const char *merge_lacks(void)
+{
+    long run = read_number(KSM "run");
+
+    if (run < 0)
+        return "this kernel has no KSM";
+    if (geteuid() != 0)
+        return "without frame numbers, which are for root, nothing tells what KSM has merged";
+    return run == 1 || is_on_demand() ? NULL : "KSM is off (" KSM "run is not 1)";
+}
+
+/* In a machine of our own KSM rests meanwhile.  It would scan for as long as there is a page that
+ * it may merge, which takes more of the only CPU than programs do, and merge at any moment. */
+static void wake_or_rest(const char *run)
+{
+    int fd = is_on_demand() ? open(KSM "run", O_WRONLY | O_CLOEXEC) : -1;
+
+    if (fd < 0)
+        return;
+    if (write(fd, run, 1) < 0)
+        process_fatal(KSM "run");
+    close(fd);
 }
 
 static void make_twin(struct twins *twins, unsigned i)
@@ -88,8 +121,11 @@ static void merge_twins(struct twins *twins, struct happening *happening)
     int made = make_twins(twins);
 
     happening->error = made < 0 ? errno : made ? EAGAIN : ENODATA;
-    if (made > 0)
-        happening->hits = await_merge(twins, (unsigned)made);
+    if (made <= 0)
+        return;
+    wake_or_rest("1");
+    happening->hits = await_merge(twins, (unsigned)made);
+    wake_or_rest("0");
 }
 
 void merge_pages(char *at, size_t size, struct happening *happening)
