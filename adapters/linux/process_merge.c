@@ -64,8 +64,9 @@ static void make_twin(struct twins *twins, unsigned i)
     struct iovec from = {twins->pages + i * SMALL_PAGE, SMALL_PAGE};
     struct iovec to = {twins->copies + i * SMALL_PAGE, SMALL_PAGE};
 
-    /* By a system call, which a page without rights makes fail. */
-    twins->made[i] = process_vm_readv(getpid(), &to, 1, &from, 1, 0) == (ssize_t)SMALL_PAGE;
+    /* By a system call, which a page without rights makes fail; and by the one that pins only what
+     * it writes to, since to pin a page that is shared with a child, or a parent, is to copy it. */
+    twins->made[i] = process_vm_writev(getpid(), &from, 1, &to, 1, 0) == (ssize_t)SMALL_PAGE;
 }
 
 /* Of the pages that KSM may take: how many there are, or -1 with errno. */
@@ -128,6 +129,15 @@ static void merge_twins(struct twins *twins, struct happening *happening)
     wake_or_rest("0");
 }
 
+/* The twins are scanned before or after the pages, by turns: KSM keeps the frame that it meets
+ * later, which becomes its own in every process that maps it, and replaces the other. */
+static char *place_of(const struct twins *twins)
+{
+    size_t first = (size_t)(twins->pages - mirror.arena) / SMALL_PAGE;
+
+    return first % 2 ? mirror.arena - twins->count * SMALL_PAGE : mirror.arena + ARENA_LIMIT;
+}
+
 void merge_pages(char *at, size_t size, struct happening *happening)
 {
     struct twins twins = {.pages = at, .count = CHUNK};
@@ -139,7 +149,8 @@ void merge_pages(char *at, size_t size, struct happening *happening)
     if (size / SMALL_PAGE < CHUNK)
         twins.count = (unsigned)(size / SMALL_PAGE);
     size = twins.count * SMALL_PAGE;
-    twins.copies = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    twins.copies = mmap(place_of(&twins), size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (twins.copies == MAP_FAILED) {
         happening->error = errno;
         return;
