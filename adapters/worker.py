@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, cast
@@ -232,12 +232,12 @@ def _hold(spec: str, limits: Limits) -> Holder:
     if reach_of(spec) is Reach.EXECUTABLE:
         from .linux.holder import LinuxHolder  # noqa: PLC0415 (only for those who ask for one)
 
-        return LinuxHolder(lambda: _start(spec))
+        return LinuxHolder(lambda more: _start(spec, more))
     return Holder(_start(spec))
 
 
-def _start(spec: str) -> Child:
-    environment = dict(os.environ)
+def _start(spec: str, more: Mapping[str, str] = {}) -> Child:
+    environment = {**os.environ, **more}
     if reach_of(spec) is Reach.EXECUTABLE:
         path, needed = executable_of(spec)
         return Child(lambda file: [str(path), "--fd", str(file)], {**environment, **needed})

@@ -21,6 +21,7 @@ from reference.outcomes import Status
 from reference.text import parse
 
 ROOT = Path(__file__).parents[1]
+KSM_RUN = Path("/sys/kernel/mm/ksm/run")
 BEFORE = {
     "sys/kernel/mm/ksm/run": "0",
     "sys/kernel/mm/ksm/pages_to_scan": "100",
@@ -266,7 +267,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Path, str]]:
         pytest.skip("not root: the machine's settings cannot be changed")
     if not Path("/sys/class/zram-control/hot_add").exists():
         pytest.skip("this kernel has no zram devices to add")
-    if not Path("/sys/kernel/mm/ksm/run").exists():
+    if not KSM_RUN.exists():
         pytest.skip("this kernel has no KSM")
     check_available("process_vm")
     FOLDER.mkdir(mode=0o700, exist_ok=True)
@@ -303,7 +304,9 @@ def test_with_root_pages_leave_and_merge(alone: dict[Path, str]) -> None:
         assert "merge" in worker.description.operations
         assert "for the run: swap on zram, KSM, compaction" in worker.description.notes
         assert real() != alone
+        assert KSM_RUN.read_text() == "1\n"
         trace = worker.run(PROGRAM)
+        assert KSM_RUN.read_text() == "0\n", "it rests when nobody waits for it"
     assert real() == alone
     await_keeper(FOLDER)
     assert trace.breakdown is None

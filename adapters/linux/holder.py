@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -19,19 +19,23 @@ __all__ = ["LEFT_ALONE", "LinuxHolder"]
 LEFT_ALONE = "LASTWRITER_SETTINGS"
 """Environment variable: if it is `keep`, the machine's settings stay as they are."""
 
+_ON_DEMAND = {"LASTWRITER_MERGE_ON_DEMAND": "1"}
+"""Has the executable wake KSM when it waits for it, and put it to rest (`process_merge.c`)."""
+
 
 class LinuxHolder(Holder):
     """A mirror with, for root, swap on zram, KSM and compaction for as long as it is held.
 
-    `start` starts its executable.  `CandidateError` if that or the settings cannot be had.
+    `start` starts its executable, with more environment variables.  `CandidateError` if that or the
+    settings cannot be had.
     """
 
-    def __init__(self, start: Callable[[], Child]) -> None:
+    def __init__(self, start: Callable[[Mapping[str, str]], Child]) -> None:
         self._held: Held | None = None
         if os.geteuid() == 0 and os.environ.get(LEFT_ALONE) != "keep":
             self._held = hold()
         try:
-            super().__init__(start())
+            super().__init__(start(_ON_DEMAND if self._held and self._held.ksm else {}))
         except BaseException:
             self._release()
             raise

@@ -36,6 +36,8 @@ class Held:
     def __init__(self, places: _Places, user: int, problems: list[str]) -> None:
         self.problems = problems
         """What could not be switched on, and why."""
+        self.ksm = places.settings.ksm
+        """Whether KSM is on for its users alone."""
         self._places = places
         self._user = user
 

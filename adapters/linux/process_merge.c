@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -46,17 +47,25 @@ const char *merge_lacks(void)
     return run == 1 || is_on_demand() ? NULL : "KSM is off (" KSM "run is not 1)";
 }
 
-/* In a machine of our own KSM rests meanwhile.  It would scan for as long as there is a page that
- * it may merge, which takes more of the only CPU than programs do, and merge at any moment. */
-static void wake_or_rest(const char *run)
+/* KSM rests where nobody waits for it: it would scan for as long as there is a page that it may
+ * merge, which takes a CPU, and merge at any moment.  Whoever waits holds a lock on the switch, since
+ * other agents have it too. */
+static int wake(void)
 {
-    int fd = is_on_demand() ? open(KSM "run", O_WRONLY | O_CLOEXEC) : -1;
+    int ksm = is_on_demand() ? open(KSM "run", O_RDWR | O_CLOEXEC) : -1;
 
-    if (fd < 0)
-        return;
-    if (write(fd, run, 1) < 0)
+    if (ksm >= 0 && (flock(ksm, LOCK_SH) < 0 || pwrite(ksm, "1", 1, 0) < 0))
         process_fatal(KSM "run");
-    close(fd);
+    return ksm;
+}
+
+static void rest(int ksm)
+{
+    if (ksm < 0)
+        return;
+    if (flock(ksm, LOCK_EX | LOCK_NB) == 0 && pwrite(ksm, "0", 1, 0) < 0)
+        process_fatal(KSM "run");
+    close(ksm);
 }
 
 static void make_twin(struct twins *twins, unsigned i)
@@ -119,14 +128,14 @@ static unsigned await_merge(const struct twins *twins, unsigned all)
 
 static void merge_twins(struct twins *twins, struct happening *happening)
 {
-    int made = make_twins(twins);
+    int made = make_twins(twins), ksm;
 
     happening->error = made < 0 ? errno : made ? EAGAIN : ENODATA;
     if (made <= 0)
         return;
-    wake_or_rest("1");
+    ksm = wake();
     happening->hits = await_merge(twins, (unsigned)made);
-    wake_or_rest("0");
+    rest(ksm);
 }
 
 /* The twins are scanned before or after the pages, by turns: KSM keeps the frame that it meets

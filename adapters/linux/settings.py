@@ -24,7 +24,8 @@ KSM = (
     ("sleep_millisecs", "0"),
     ("run", "1"),
 )
-"""Files in the folder of KSM and what to write there: it rests only if nothing can be merged."""
+"""Files in the folder of KSM and what to write there: it scans until it is told to rest."""
+_KSM_FOLDER = "sys/kernel/mm/ksm"
 ZRAM_BYTES = 256 << 20
 COMPACTION = "100"
 """How eagerly to compact in the background, 0 to 100."""
@@ -90,10 +91,16 @@ class Settings:
         """Whether there is something to undo."""
         return self.state.exists()
 
+    @property
+    def ksm(self) -> bool:
+        """Whether KSM is off but for these settings."""
+        switch = str(self.root / _KSM_FOLDER / "run")
+        return any(undo.path == switch for undo in self._undos())
+
     # What is switched on.
 
     def _ksm(self) -> None:
-        folder = self.root / "sys/kernel/mm/ksm"
+        folder = self.root / _KSM_FOLDER
         if self._read(folder / "run") == "1":
             return
         for name, value in KSM:
