@@ -1,8 +1,8 @@
 """The programs of a run, in shards: each a function of the seed and its number alone.
 
-Shards alternate between Hypothesis' own generation, which varies what it has seen, and fresh
-random programs, and between profiles; some have larger pages.  Since a shard does not depend on
-any other, the programs are the same however many processes share the work.
+Most shards are of fresh random programs, and some of Hypothesis' own generation, which varies what
+it has seen; profiles alternate, and some have larger pages.  Since a shard does not depend on any
+other, the programs are the same however many processes share the work.
 
 For a candidate that takes schedules programs are short and pages few, and each program comes
 under several schedules: interleavings, not histories, are what it is tried with.
@@ -39,6 +39,10 @@ HUGE_PER_SHARD = 4
 """Programs in a shard of huge pages, whose sweeps read megabytes."""
 SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
+_EVERY, _EVERY_SCHEDULED = 5, 2
+"""One shard in so many is of Hypothesis' own generation, which takes four times as long to draw a
+program; where each is run under many schedules that does not matter.  Prime to what profiles and
+page sizes go by, so that it comes to all of them."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
 _PAGES = (2, 3, 4, 2, 6)
@@ -70,6 +74,7 @@ def shards(
 ) -> Iterator[Shard]:
     """Endless shards for a candidate."""
     index = 0
+    every = _EVERY_SCHEDULED if description.schedules else _EVERY
     while True:
         page_size = _page_size(description, index)
         huge = page_size > 1 << 20
@@ -77,7 +82,7 @@ def shards(
             index=index,
             seed=_derive(seed, index),
             programs=_per_shard(description, huge),
-            backend=BACKEND if index % 2 else "hypothesis",
+            backend=BACKEND if index % every else "hypothesis",
             # every other pair of shards is of the general profile
             profile=profiles[index // 4 % len(profiles)] if index % 4 >= 2 else profiles[0],
             page_size=page_size,
