@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME…]`: tables of throughput and latency; asserts nothing."""
+"""`python -m benchmarks [NAME…]`: tables of throughput and latency; asserts nothing.
+
+`python -m benchmarks mirrors SPEC…` is about these candidates alone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,14 @@ BENCHMARKS: Mapping[str, Callable[[], None]] = {
 }
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["mirrors"] and len(arguments) > 1:
+        mirrors.main(*arguments[1:])
+    else:
+        run(arguments)
+
+
+def run(names: list[str]) -> None:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
