@@ -210,8 +210,7 @@ def _punch_file(state: State, file: File, index: int, *, certain: bool) -> None:
     if certain:
         file.contents[index] = Page()
         return
-    for word in old.written():
-        old.may_store(word, 0)
+    old.mix(Page())
     # If the hole was punched, a pin of the old page is no longer a pin of the one in the file.
     old.doubtful = bool(state.registrations or state.in_flight)
 

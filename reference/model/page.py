@@ -21,6 +21,8 @@ and both are right.
 _BLANK = bytes(512)
 """As many bytes as are passed over at once where they are zero."""
 _NONE: frozenset[int] = frozenset()
+Word = tuple[int, int]
+"""Number and value."""
 
 
 class Side(enum.IntEnum):
@@ -96,6 +98,11 @@ class Page:
             twin.backing, twin.copied = self.backing, self.copied
         return twin
 
+    @property
+    def plain(self) -> bool:
+        """Whether its words are what was stored there, and nothing else."""
+        return not self.lazy and self.backing is None
+
     # -- what a read may give -------------------------------------------------------------------
 
     def values(self, word: int) -> Values:
@@ -131,21 +138,27 @@ class Page:
 
     def fits(self, first: int, data: bytes) -> bool:
         """Whether a read from word `first` on may give this data."""
-        expected = self.known_in(first, len(data))
-        if self.unsure:
-            for word in self.unsure_in(first, len(data)):
-                at = (word - first) * WORD
-                given = data[at : at + WORD]
-                if not holds(self.values(word), int.from_bytes(given, "little")):
+        expected, plain = self.known_in(first, len(data)), self.plain
+        unsure = self.unsure_in(first, len(data)) if self.unsure else []
+        if unsure:
+            words = words_of(data)
+            for word in unsure:
+                if not holds(
+                    self.unsure[word] if plain else self.values(word), words[word - first]
+                ):
                     return False
-                expected[at : at + WORD] = given
         if expected == data:
             return True
-        if not self.lazy and self.backing is None:
-            return False
         return all(
-            holds(self.values(word), value) for word, value in enumerate(words_of(data), first)
+            word in self.unsure
+            or (value == 0 and self._may_drop(word))
+            or (not plain and holds(self.values(word), value))
+            for word, value in _differing(first, expected, data)
         )
+
+    def _may_drop(self, word: int) -> bool:
+        """Whether the word may be gone, and zero, since a lazy free."""
+        return self.lazy and word // GRANULE not in self.kept
 
     def known_in(self, first: int, size: int) -> bytearray:
         """What `known` has from word `first` on, `size` bytes."""
@@ -163,17 +176,37 @@ class Page:
         """A read from word `first` on gave this data, which fits: what that tells is kept."""
         if not self.unsure and not self.lazy:
             return
+        unsure = self.unsure_in(first, len(data))
+        if self.plain and not self.doubtful:
+            self._settle(first, unsure, data)
+            return
         words = words_of(data)
-        for word in self.unsure_in(first, len(data)):
+        for word in unsure:
             self.narrow(word, words[word - first])
         if self.lazy:
-            expected = self.known_in(first, len(data))
-            if expected != data:
-                for word, held, value in zip(
-                    range(first, first + len(words)), words_of(expected), words, strict=True
-                ):
-                    if held != value:
-                        self.narrow(word, value)
+            self._take_lazy(first, data)
+
+    def _settle(self, first: int, unsure: list[int], data: bytes) -> None:
+        """These words were seen to hold what they have in the data."""
+        for word in unsure:
+            del self.unsure[word]
+            at = (word - first) * WORD
+            self._keep(word * WORD, data[at : at + WORD])
+        if unsure and self.watch is not None:
+            self.watch.settled = True
+
+    def _take_lazy(self, first: int, data: bytes) -> None:
+        expected = self.known_in(first, len(data))
+        if expected == data:
+            return
+        gone = -1
+        for word, value in _differing(first, expected, data):
+            granule, kept = word // GRANULE, self.kept
+            # With its first word all of a granule is gone.
+            if granule != gone or value:
+                self.narrow(word, value)
+            if self.kept is not kept:
+                gone = granule
 
     def written(self) -> list[int]:
         """Words that may be other than zero."""
@@ -274,8 +307,23 @@ class Page:
 
     def mix(self, other: Page) -> None:
         """Every word may be what the other page has there."""
-        for word in {*self.written(), *other.written()}:
-            self.may_store(word, other.values(word))
+        words = {*self.written(), *other.written()}
+        if not self.plain or not other.plain:
+            for word in words:
+                self.may_store(word, other.values(word))
+            return
+        several = self.unsure.keys() | other.unsure.keys()
+        size = max(len(self.known), len(other.known))
+        ours, theirs = self.known_in(0, size), other.known_in(0, size)
+        for at in range(0, size, len(_BLANK)):
+            mine, its = ours[at : at + len(_BLANK)], theirs[at : at + len(_BLANK)]
+            for word, value in () if mine == its else _differing(at // WORD, mine, its):
+                if word not in several:
+                    self._put(word, union(self._stored(word), value))
+        for word in several:
+            self._put(word, union(self.values(word), other.values(word)))
+        if self.watch is not None:
+            self.watch.written |= words
 
     def _put(self, word: int, values: Values) -> None:
         if not isinstance(values, int):
@@ -344,3 +392,9 @@ class Page:
         """Words of the granule that may be other than zero."""
         first, end = granule * GRANULE, (granule + 1) * GRANULE
         return self._written_in(first, end, self.unsure_in(first, (end - first) * WORD))
+
+
+def _differing(first: int, held: bytes | bytearray, data: bytes | bytearray) -> list[Word]:
+    """Words, counted from `first`, that are others in the data, with what they are there."""
+    pairs = zip(words_of(held), words_of(data), strict=True)
+    return [(word, new) for word, (old, new) in enumerate(pairs, first) if old != new]
