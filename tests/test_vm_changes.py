@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hmm_changes import CHANGES, MENDED, edited
+from hmm_changes import CHANGES, edited, mended
 
 from adapters.vm.holder import lacks
-from adapters.vm.places import current
 from adapters.worker import Limits, Worker
 from conformance import examine
 from conformance.examine import Examiner, Failure
@@ -32,8 +31,7 @@ def source() -> str:
     problem = lacks()
     if problem:
         pytest.fail(f"{problem}; `tox -e vm` does so")
-    own = (current("lean").build / "source" / "lib" / "test_hmm.c").read_text()
-    return edited(own, MENDED)
+    return mended()
 
 
 def spec_of(folder: Path, source: str) -> str:
