@@ -41,8 +41,8 @@ SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
 _EVERY, _EVERY_SCHEDULED = 5, 2
 """One shard in so many is of Hypothesis' own generation, which takes four times as long to draw a
-program; where each is run under many schedules that does not matter.  Prime to what profiles and
-page sizes go by, so that it comes to all of them."""
+program; where each is run under many schedules that does not matter.  The first number is prime to
+what profiles and page sizes go by, so that all of them meet both."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
 _PAGES = (2, 3, 4, 2, 6)
