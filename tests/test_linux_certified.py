@@ -61,7 +61,7 @@ def test_kvm_passes(tmp_path: Path) -> None:
     "name", [pytest.param(name, marks=needs(name)) for name in ("userfaultfd", "userfaultfd_copy")]
 )
 def test_pages_may_migrate(name: str, tmp_path: Path) -> None:
-    done = certified(tmp_path, f"linux:{name}", "--programs", "150")
+    done = certified(tmp_path, f"linux:{name}", "--programs", "200")
     assert (done.status, done.certificate.verdict) == (0, Verdict.PASS), done.out
     assert all(done.rule(rule).exercised for rule in ("G2", "G4", "G7", "G9", "H7"))
 

@@ -18,7 +18,15 @@ from adapters.vm import build as building
 from adapters.vm import source as sources
 from adapters.vm.build import Progress, build, unmet
 from adapters.vm.driver import module_of
-from adapters.vm.places import NotBuiltError, clean, current, fragment, locked, root
+from adapters.vm.places import (
+    NotBuiltError,
+    clean,
+    current,
+    fragment,
+    locked,
+    remove_older,
+    root,
+)
 from adapters.vm.run import BuildError, run_logged
 from adapters.vm.spec import MachineSpec
 
@@ -91,6 +99,29 @@ class TestBuild:
         monkeypatch.setattr("adapters.vm.places.fragment", lambda _: "CONFIG_MORE=y\n")
         with pytest.raises(NotBuiltError, match=r"built with other options: lastwriter vm build$"):
             current("lean")
+
+
+def test_what_is_older_goes_but_for_what_was_made_with_it(tmp_path: Path) -> None:
+    # By seconds of age; what packs an archive writes to its log before and after.
+    ages = {
+        "hmm-old.cpio": 9,
+        "hmm-old.log": 9,
+        "kvm-old.cpio": 9,
+        "hmm-new.log": 2,
+        "hmm-new.cpio": 1,
+    }
+    for name, age in ages.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    remove_older(tmp_path, tmp_path / "hmm-new.cpio", "hmm-*")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "hmm-new.cpio",
+        "hmm-new.log",
+        "kvm-old.cpio",
+    }
+    os.utime(tmp_path / "hmm-new.log", (1000, 1000))
+    remove_older(tmp_path, tmp_path / "hmm-new.log", "hmm-*")
+    assert (tmp_path / "hmm-new.cpio").exists()
 
 
 class TestFailures:

@@ -67,7 +67,7 @@ def _make(kernel: Kernel, mirror: str, path: Path, lock: int) -> None:
     run_logged("pack the initramfs", command, log, keep=(lock,))
     part.rename(path)
     shutil.rmtree(tree)
-    remove_older(path.parent, log, f"{mirror}-*")
+    remove_older(path.parent, path, f"{mirror}-*")
 
 
 def _compile(files: list[Path], target: Path, log: Path, lock: int) -> None:

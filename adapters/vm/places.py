@@ -199,10 +199,13 @@ def clean() -> None:
 
 
 def remove_older(folder: Path, file: Path, pattern: str) -> None:
-    """Remove the files of this pattern in a folder that are older than a file."""
+    """Remove the files of this pattern in a folder that are older than a file.
+
+    What differs from it only in the suffix stays: it was made with it, before or after.
+    """
     newest = file.stat().st_mtime_ns
     for path in folder.glob(pattern):
-        if path.stat().st_mtime_ns < newest:
+        if path.stem != file.stem and path.stat().st_mtime_ns < newest:
             path.unlink(missing_ok=True)
 
 
