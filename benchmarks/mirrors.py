@@ -42,8 +42,6 @@ ROUNDS = 3
 SECONDS = 20.0
 """Of the certification."""
 LIMITS = Limits(seconds=60, start=120)
-
-
 CONSOLE = Console(width=100)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.candidate import CandidateError
 from adapters.vm.places import current
 
 __all__ = ["CHANGES", "MENDED", "Change", "Edit", "edited", "mended"]
@@ -234,4 +235,9 @@ def mended() -> str:
 
 
 if __name__ == "__main__":
-    (Path(sys.argv[1]) / "test_hmm.c").write_text(mended())
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/hmm_changes.py FOLDER")
+    try:
+        (Path(sys.argv[1]) / "test_hmm.c").write_text(mended())
+    except (CandidateError, OSError) as error:
+        sys.exit(str(error))
