@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from reference.operations import Kind, Operation
 from reference.program import Program
@@ -35,7 +36,7 @@ def closing(sketch: Sketch) -> Iterator[Operation]:
     through each live key, and then also of the pages beside its range, which it must not reach.
     Only what the candidate can do.
     """
-    kinds = sketch.plan.description.kinds(sketch.plan.geometry.page_size)
+    kinds = sketch.plan.kinds
     if Kind.WAIT in kinds:
         for device, job in sorted(sketch.live.in_flight):
             yield Operation(Kind.WAIT, 0, device, 0, 0, 0, job=job)
@@ -45,22 +46,27 @@ def closing(sketch: Sketch) -> Iterator[Operation]:
             yield Operation(Kind.SNAPSHOT, 0, device, 0, 0, arena)
     if Kind.READ in kinds:
         for process in sketch.processes:
-            for page in range(arena):
-                yield Operation(Kind.READ, process, 0, 0, page, 0, length=size)
+            yield from _reads(Kind.READ, process, 0, 0, arena, size)
     if Kind.DREAD in kinds:
-        for device, key, page in _device_pages(sketch):
-            yield Operation(Kind.DREAD, 0, device, 0, page, 0, length=size, key=key)
+        yield from _device_reads(sketch, arena, size)
 
 
-def _device_pages(sketch: Sketch) -> Iterator[tuple[int, int, int]]:
-    """Device, key and page of each device read."""
-    arena = sketch.plan.geometry.pages
+def _device_reads(sketch: Sketch, arena: int, size: int) -> Iterator[Operation]:
     if sketch.plan.description.keyed:
         for (device, key), registration in sorted(sketch.keys.items()):
-            beside = registration.page - 1, registration.page + registration.pages
-            for page in range(max(beside[0], 0), min(beside[1] + 1, arena)):
-                yield device, key, page
+            first = max(registration.page - 1, 0)
+            end = min(registration.page + registration.pages + 1, arena)
+            yield from _reads(Kind.DREAD, 0, device, key, arena, size)[first:end]
     else:
         for device in sorted(sketch.live.attached):
-            for page in range(arena):
-                yield device, 0, page
+            yield from _reads(Kind.DREAD, 0, device, 0, arena, size)
+
+
+@lru_cache(maxsize=256)
+def _reads(
+    kind: Kind, process: int, device: int, key: int, arena: int, size: int
+) -> tuple[Operation, ...]:
+    """One for each page of the arena; of what is run almost half are such reads."""
+    return tuple(
+        Operation(kind, process, device, 0, page, 0, length=size, key=key) for page in range(arena)
+    )

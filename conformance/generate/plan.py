@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from reference.description import Description
 from reference.geometry import Geometry
@@ -45,6 +46,11 @@ class Plan:
             )
         if self.max_operations < 1:
             raise ValueError(f"max_operations: {self.max_operations} is not 1 or more")
+
+    @cached_property
+    def kinds(self) -> frozenset[Kind]:
+        """What the candidate can do in this geometry."""
+        return self.description.kinds(self.geometry.page_size)
 
     @staticmethod
     def for_candidate(

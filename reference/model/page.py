@@ -315,11 +315,9 @@ class Page:
         several = self.unsure.keys() | other.unsure.keys()
         size = max(len(self.known), len(other.known))
         ours, theirs = self.known_in(0, size), other.known_in(0, size)
-        for at in range(0, size, len(_BLANK)):
-            mine, its = ours[at : at + len(_BLANK)], theirs[at : at + len(_BLANK)]
-            for word, value in () if mine == its else _differing(at // WORD, mine, its):
-                if word not in several:
-                    self._put(word, union(self._stored(word), value))
+        for word, value in _differing(0, ours, theirs):
+            if word not in several:
+                self._put(word, union(self._stored(word), value))
         for word in several:
             self._put(word, union(self.values(word), other.values(word)))
         if self.watch is not None:
@@ -396,5 +394,12 @@ class Page:
 
 def _differing(first: int, held: bytes | bytearray, data: bytes | bytearray) -> list[Word]:
     """Words, counted from `first`, that are others in the data, with what they are there."""
-    pairs = zip(words_of(held), words_of(data), strict=True)
-    return [(word, new) for word, (old, new) in enumerate(pairs, first) if old != new]
+    found = []
+    # Of a large page most is the same, which is seen by comparing bytes.
+    for at in range(0, len(data), len(_BLANK)):
+        ours, theirs = held[at : at + len(_BLANK)], data[at : at + len(_BLANK)]
+        if ours != theirs:
+            pairs = zip(words_of(ours), words_of(theirs), strict=True)
+            words = enumerate(pairs, first + at // WORD)
+            found += [(word, new) for word, (old, new) in words if old != new]
+    return found
