@@ -1,7 +1,7 @@
 """Build what is compiled; everything else is in pyproject.toml.
 
 That is the executables that hold the real Linux mirrors and, where the environment variable
-LASTWRITER_COMPILE is 1, the last-writer model.
+LASTWRITER_COMPILE is 1, what the suite does for every operation: it is drawn, and judged.
 """
 
 import os
@@ -100,6 +100,10 @@ MIRRORS = (
 """Those of Linux: the name of each, and its C files besides NAME.c and what all of them share."""
 
 
+GENERATION = ("build", "choose", "closing", "sketch", "spans")
+"""The modules of `conformance.generate` in which most of its time goes."""
+
+
 def mirror(name: str, *more: str) -> Executable:
     """The executable of `linux:NAME`: what all of them share, and the device of this one."""
     shared = sorted(str(path) for path in LINUX.glob("process*.c") if path.stem != "process_vm")
@@ -112,20 +116,24 @@ def mirror(name: str, *more: str) -> Executable:
     )
 
 
-def model() -> list[Extension]:
-    """The last-writer model as extension modules: its source as it is."""
-    sources = sorted(map(str, Path("reference/model").glob("*.py")))
+def suite() -> list[Extension]:
+    """What the suite does for every operation as extension modules: its source as it is."""
+    sources = [
+        *sorted(map(str, Path("reference/model").glob("*.py"))),
+        *(f"conformance/generate/{each}.py" for each in GENERATION),
+        "reference/validity.py",
+    ]
     # What other modules import need not be installed here.
     options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
     return mypycify(
-        [*options, *sources], group_name="lastwriter_model", target_dir=str(BUILD / "source")
+        [*options, *sources], group_name="lastwriter_suite", target_dir=str(BUILD / "source")
     )
 
 
 setup(
     ext_modules=[
         *(mirror(*each) for each in MIRRORS if sys.platform == "linux"),
-        *(model() if COMPILE else []),
+        *(suite() if COMPILE else []),
     ],
     cmdclass={"build_ext": BuildCompiled},
     options={"build": {"build_base": str(BUILD)}} if COMPILE else {},

@@ -39,7 +39,7 @@ HUGE_PER_SHARD = 4
 """Programs in a shard of huge pages, whose sweeps read megabytes."""
 SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
-_EVERY, _EVERY_SCHEDULED = 5, 2
+_EVERY, _EVERY_SCHEDULED = 9, 2
 """One shard in so many is of Hypothesis' own generation, which takes four times as long to draw a
 program; where each is run under many schedules that does not matter.  The first number is prime to
 what profiles and page sizes go by, so that all of them meet both."""

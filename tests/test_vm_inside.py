@@ -25,7 +25,7 @@ pytestmark = pytest.mark.vm
 
 LIMITS = Limits(seconds=60, start=120)
 SEED = 7
-PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 250, "iommufd": 100, "rxe": 100}
+PROGRAMS = {"kvm": 100, "gup": 100, "udmabuf": 400, "iommufd": 100, "rxe": 100}
 """How many each has to pass; enough for every rule that it can be held to."""
 LEAVING = """lastwriter 1
 model registration

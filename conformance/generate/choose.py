@@ -123,8 +123,8 @@ def _pointed(usual: Mapping[Kind, int], keyed: bool, facts: int) -> dict[Kind, f
         if kind in usual and possible(kind, facts)
     }
     wanted = _WANTED.get(facts & 3, frozenset())
-    aimed = sum(weight for kind, weight in weights.items() if kind in wanted)
-    rest = sum(weights.values()) - aimed
+    aimed = sum((weight for kind, weight in weights.items() if kind in wanted), 0.0)
+    rest = sum(weights.values(), 0.0) - aimed
     share = _STRONG_SHARE if facts & _STRONG else _WEAK_SHARE
     if aimed and rest:
         for kind in weights.keys() & wanted:
@@ -150,7 +150,7 @@ def _factor(kind: Kind, facts: int, keyed: bool) -> float:
 
 def _fill(weights: Mapping[Kind, float], size: int) -> list[Kind]:
     """This many entries, one for every kind and the others by weight, in the order of `weights`."""
-    share = (size - len(weights)) / sum(weights.values())
+    share = (size - len(weights)) / sum(weights.values(), 0.0)
     entries: list[Kind] = []
     reached = 0.0
     for kind, weight in weights.items():

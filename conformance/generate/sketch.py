@@ -7,7 +7,7 @@ wrong, the program is a little less interesting but just as valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from reference.operations import ACCESSES, DEVICE_ACCESSES, WORD, Flag, Kind, Operation
 from reference.validity import Liveness
@@ -30,9 +30,9 @@ _PATIENCE = 4
 class Side:
     """Who should make the next access.  Bits of the context that `choose.table` is made for."""
 
-    CPU = 1
-    DEVICE = 2
-    KEYLESS = 3
+    CPU: Final = 1
+    DEVICE: Final = 2
+    KEYLESS: Final = 3
     """The CPU, or a device through a key that is still to be registered."""
 
 
