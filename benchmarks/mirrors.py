@@ -2,7 +2,7 @@
 
 The same programs are then sent to the same candidate again as packed batches, whose answers are
 received and not even decoded.  The suite's share is what lies between the two.  Last, as many
-processes as there are CPUs check programs side by side, as those of a certification do.
+processes as there are CPUs check them side by side, as those of a certification do.
 
     python -m benchmarks mirrors [SPEC…]
 """
@@ -13,9 +13,10 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing.synchronize import Barrier
 
 from rich.console import Console
 from rich.table import Table
@@ -34,10 +35,8 @@ __all__ = ["main"]
 
 PROGRAMS = 300
 SEED = 1
-ROUNDS = 3
-"""Times that both are measured, in turns; the best of each counts."""
-SECONDS = 15.0
-"""For which processes check side by side."""
+ROUNDS = 4
+"""Times that each is measured, in turns; the best counts."""
 LIMITS = Limits(seconds=60, start=120)
 CONSOLE = Console(width=100)
 
@@ -49,22 +48,22 @@ class Row:
     spec: str
     checked: float
     raw: float
-    side_by_side: float
+    beside: float
 
     def cells(self) -> list[str]:
         return [
             self.spec,
             f"{self.raw:,.0f}",
             *self._beside_raw(self.checked),
-            *self._beside_raw(self.side_by_side),
+            *self._beside_raw(self.beside),
         ]
 
     def _beside_raw(self, speed: float) -> tuple[str, str]:
         return f"{speed:,.0f}", f"{speed / self.raw:.2f}"
 
 
-def check(worker: Worker, seed: int, enough: Callable[[int], bool]) -> tuple[list[Program], float]:
-    """Programs as a certification runs them until there are enough, and the seconds it took."""
+def check(worker: Worker, seed: int) -> tuple[list[Program], float]:
+    """Programs as a certification runs them, and the seconds that this took."""
     examiner, programs = Examiner(worker), list[Program]()
     ahead = Ahead(examiner)
 
@@ -77,13 +76,13 @@ def check(worker: Worker, seed: int, enough: Callable[[int], bool]) -> tuple[lis
     def consume(program: Program, length: int) -> bool:
         judge(ahead.exchange(program, length))
         programs.append(program)
-        return not enough(len(programs))
+        return len(programs) < PROGRAMS
 
     start = time.perf_counter()
     for shard in shards(worker.description, seed):
         plan = plan_for(worker.description, worker.description.model, shard)
         run_shard(plan, shard, consume)
-        if enough(len(programs)):
+        if len(programs) >= PROGRAMS:
             break
     judge(ahead.last())
     return programs, time.perf_counter() - start
@@ -125,32 +124,52 @@ def send_all(spec: str, programs: Sequence[Program]) -> float:
     return operations / seconds
 
 
-def check_for_a_while(spec: str, seed: int) -> float:
-    """Operations in a second, checked by a process of its own."""
-    gc.freeze()  # as in those of a certification
-    with Worker(spec, limits=LIMITS) as worker:
-        end = time.perf_counter() + SECONDS
-        programs, seconds = check(worker, seed, lambda _: time.perf_counter() >= end)
+class Beside:
+    """A process for each CPU with a candidate of its own, all of which check the same programs."""
+
+    def __init__(self, spec: str) -> None:
+        self._count = os.cpu_count() or 1
+        context = multiprocessing.get_context("spawn")
+        self._pool = context.Pool(self._count, _open, (spec, context.Barrier(self._count)))
+
+    def check(self) -> float:
+        """Operations in a second, of all of them together."""
+        return sum(self._pool.map(_check_beside, [SEED] * self._count, chunksize=1))
+
+    def close(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+
+_OPEN: dict[str, Worker] = {}
+_READY: list[Barrier] = []
+"""Of a process beside others: its candidate, and where all wait for each other."""
+
+
+def _open(spec: str, ready: Barrier) -> None:
+    gc.freeze()  # as in the processes of a certification
+    _OPEN[spec] = Worker(spec, limits=LIMITS)
+    _READY.append(ready)
+
+
+def _check_beside(seed: int) -> float:
+    (worker,) = _OPEN.values()
+    _READY[0].wait()
+    programs, seconds = check(worker, seed)
     return sum(map(len, programs)) / seconds
 
 
-def check_side_by_side(spec: str) -> float:
-    """Operations in a second, checked by a process for each CPU."""
-    count = os.cpu_count() or 1
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        seeds = range(SEED, SEED + count)
-        return sum(pool.map(partial(check_for_a_while, spec), seeds, chunksize=1))
-
-
 def measure(spec: str) -> Row:
-    """Both ways in turns, so that what else the machine does falls on both."""
-    checked, raw = [], []
-    with Worker(spec, limits=LIMITS) as worker:
+    """All ways in turns, so that what else the machine does falls on each."""
+    checked, raw, beside = [], [], []
+    others = Beside(spec)
+    with Worker(spec, limits=LIMITS) as worker, closing(others):
         for _ in range(ROUNDS):
-            programs, seconds = check(worker, SEED, lambda made: made >= PROGRAMS)
+            programs, seconds = check(worker, SEED)
             checked.append(sum(map(len, programs)) / seconds)
             raw.append(send_all(spec, programs))
-    return Row(spec, max(checked), max(raw), check_side_by_side(spec))
+            beside.append(others.check())
+    return Row(spec, max(checked), max(raw), max(beside))
 
 
 def available() -> list[str]:
@@ -173,7 +192,7 @@ def main(*specs: str) -> None:
     CONSOLE.print(table)
     CONSOLE.print(
         f"wall time, the best of {ROUNDS} in turns; raw: packed batches, no suite; with all CPUs: "
-        f"a process for each, {SECONDS:g} s"
+        "a process for each"
     )
 
 
