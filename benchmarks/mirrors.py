@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 
@@ -62,7 +61,7 @@ class Row:
         return f"{speed:,.0f}", f"{speed / self.raw:.2f}"
 
 
-def check(worker: Worker, seed: int) -> tuple[list[Program], float]:
+def check(worker: Worker) -> tuple[list[Program], float]:
     """Programs as a certification runs them, and the seconds that this took."""
     examiner, programs = Examiner(worker), list[Program]()
     ahead = Ahead(examiner)
@@ -79,7 +78,7 @@ def check(worker: Worker, seed: int) -> tuple[list[Program], float]:
         return len(programs) < PROGRAMS
 
     start = time.perf_counter()
-    for shard in shards(worker.description, seed):
+    for shard in shards(worker.description, SEED):
         plan = plan_for(worker.description, worker.description.model, shard)
         run_shard(plan, shard, consume)
         if len(programs) >= PROGRAMS:
@@ -124,51 +123,37 @@ def send_all(spec: str, programs: Sequence[Program]) -> float:
     return operations / seconds
 
 
-class Beside:
-    """A process for each CPU with a candidate of its own, all of which check the same programs."""
-
-    def __init__(self, spec: str) -> None:
-        self._count = os.cpu_count() or 1
-        context = multiprocessing.get_context("spawn")
-        self._pool = context.Pool(self._count, _open, (spec, context.Barrier(self._count)))
-
-    def check(self) -> float:
-        """Operations in a second, of all of them together."""
-        return sum(self._pool.map(_check_beside, [SEED] * self._count, chunksize=1))
-
-    def close(self) -> None:
-        self._pool.close()
-        self._pool.join()
-
-
-_OPEN: dict[str, Worker] = {}
 _READY: list[Barrier] = []
-"""Of a process beside others: its candidate, and where all wait for each other."""
+"""In a process beside others, where all wait until each has its candidate."""
 
 
-def _open(spec: str, ready: Barrier) -> None:
+def _begin_beside(ready: Barrier) -> None:
     gc.freeze()  # as in the processes of a certification
-    _OPEN[spec] = Worker(spec, limits=LIMITS)
     _READY.append(ready)
 
 
-def _check_beside(seed: int) -> float:
-    (worker,) = _OPEN.values()
-    _READY[0].wait()
-    programs, seconds = check(worker, seed)
+def _check_beside(spec: str) -> float:
+    with Worker(spec, limits=LIMITS) as worker:
+        _READY[0].wait(LIMITS.start)
+        programs, seconds = check(worker)
     return sum(map(len, programs)) / seconds
 
 
 def measure(spec: str) -> Row:
     """All ways in turns, so that what else the machine does falls on each."""
     checked, raw, beside = [], [], []
-    others = Beside(spec)
-    with Worker(spec, limits=LIMITS) as worker, closing(others):
+    count, context = os.cpu_count() or 1, multiprocessing.get_context("spawn")
+    ready = context.Barrier(count)
+    with (
+        Worker(spec, limits=LIMITS) as worker,
+        context.Pool(count, _begin_beside, (ready,)) as others,
+    ):
         for _ in range(ROUNDS):
-            programs, seconds = check(worker, SEED)
+            programs, seconds = check(worker)
             checked.append(sum(map(len, programs)) / seconds)
             raw.append(send_all(spec, programs))
-            beside.append(others.check())
+            # Each process takes one: none goes on before all have begun.
+            beside.append(sum(others.map(_check_beside, [spec] * count, chunksize=1)))
     return Row(spec, max(checked), max(raw), max(beside))
 
 
