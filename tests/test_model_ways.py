@@ -12,7 +12,7 @@ from mirror_programs import random_program, run
 from reference.mirrors import MIRRORS, Mirror
 from reference.model import judge, lastwriter
 from reference.model.accesses import access
-from reference.model.page import Page
+from reference.model.page import GRANULE, Page, Watch
 from reference.model.state import State
 from reference.model.values import ANYTHING, MASK, MOST, Values, collect, holds, members, union
 from reference.model.words import bytes_of, stamps, words_of
@@ -104,20 +104,81 @@ def test_a_union_of_too_many_is_anything() -> None:
     assert union(ANYTHING, 1) is union(1, ANYTHING) is ANYTHING
 
 
-@given(WORDS, st.integers(0, 9), WORDS, st.dictionaries(st.integers(0, 12), VALUES))
+class File:
+    """One page of a file."""
+
+    def __init__(self, page: Page | None) -> None:
+        self._page = page
+
+    def page(self, index: int) -> Page | None:
+        return self._page
+
+
+EDGE = GRANULE - 5
+"""Where runs begin, so that they go from one granule into the next."""
+SIDES = st.sampled_from([frozenset[int](), frozenset({0}), frozenset({1})])
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> Page:
+    """A page with words before and behind the edge of a granule."""
+    page = Page()
+    page.store_run(EDGE, bytes_of(draw(WORDS)))
+    for word, values in draw(st.dictionaries(st.integers(0, 12), VALUES)).items():
+        page.store(EDGE + word, values)
+    return page
+
+
+@st.composite
+def uncertain_pages(draw: st.DrawFn) -> Page:
+    """The same, perhaps freed lazily, or a private copy that may still be the file's page."""
+    page = draw(pages())
+    if draw(st.booleans()):
+        page.lazy, page.kept = True, draw(SIDES)
+    if draw(st.booleans()):
+        page.backing, page.copied = (File(draw(st.none() | pages())), 0), draw(SIDES)
+    return page
+
+
+@given(uncertain_pages(), st.integers(0, 9))
+def test_the_values_of_a_run_are_those_of_its_words(page: Page, at: int) -> None:
+    first = EDGE + at
+    assert page.values_in(first, 9) == [page.values(word) for word in range(first, first + 9)]
+
+
+@given(uncertain_pages(), st.integers(0, 9), st.data())
+def test_a_run_fits_where_each_of_its_words_does(page: Page, at: int, data: st.DataObject) -> None:
+    first, length = EDGE + at, 9
+    words = [
+        data.draw(st.sampled_from(sorted(members(values))) | SMALL)
+        for values in page.values_in(first, length)
+    ]
+    each = [holds(page.values(word), value) for word, value in enumerate(words, first)]
+    assert page.fits(first, bytes_of(words)) == all(each)
+
+
+@given(uncertain_pages(), st.integers(0, 9), WORDS)
 def test_a_run_that_may_be_stored_is_word_by_word_the_same(
-    held: list[int], first: int, new: list[int], unsure: dict[int, Values]
+    run: Page, at: int, new: list[int]
 ) -> None:
-    run, single = Page(), Page()
-    for page in (run, single):
-        page.store_run(0, bytes_of(held))
-        for word, values in unsure.items():
-            page.store(word, values)
+    first, single = EDGE + at, run.copy()
+    run.watch, single.watch = Watch(), Watch()
     run.may_store_run(first, bytes_of(new))
     for word, value in enumerate(new, first):
-        if word not in single.unsure:
-            single.may_store(word, value)
-    assert [run.values(word) for word in range(20)] == [single.values(word) for word in range(20)]
+        single.may_store(word, value)
+    everything = range(EDGE - 1, EDGE + 20)
+    assert [run.values(word) for word in everything] == [single.values(word) for word in everything]
+    assert (run.rewritten, run.watch.written) == (single.rewritten, single.watch.written)
+
+
+@given(st.integers(0, 9999), SMALL)
+def test_a_word_that_differs_in_a_long_run_is_found(at: int, value: int) -> None:
+    page = Page()
+    page.store_run(0, bytes_of([9] * 5000))
+    words = [9] * 5000 + [0] * 5000
+    assert page.fits(0, bytes_of(words))
+    words[at] = value
+    assert page.fits(0, bytes_of(words)) == (value == 0 and at >= 5000)
 
 
 def test_a_word_that_may_hold_several_values_does_not_hold_the_one_before() -> None:

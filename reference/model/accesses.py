@@ -307,12 +307,16 @@ class _Access:
                     self._may_store(each, first + skipped, count - skipped, before + skipped)
 
     def _may_store(self, page: Page, first: int, count: int, before: int) -> None:
+        operation = self.operation
+        if CPU_KIND[operation.kind] == WRITE:
+            page.may_store_run(first, bytes_of(stamps(operation.value + before, count)))
+            return
         words: Iterable[int] = range(first, first + count)
-        if not page.lazy and page.backing is None:
+        if page.plain:
             old = bytes(page.known_in(first, count * WORD))
             words = page.unsure_in(first, count * WORD)
-            page.may_store_run(first, _stored(self.operation, old, count, before) or old)
+            page.may_turn_into(first, _stored(operation, old, count, before) or old)
         for word in words:
-            change = change_of(self.operation, before + word - first)
+            change = change_of(operation, before + word - first)
             assert change is not None
             page.may_change(word, change)

@@ -18,8 +18,9 @@ GRANULE = 4096 // WORD
 A slot of the arena may be larger.  Some candidates copy or drop it as a whole, others in granules,
 and both are right.
 """
-_BLANK = bytes(512)
-"""As many bytes as are passed over at once where they are zero."""
+_BLOCK = 64
+"""Words that are compared at once: of a large page most is as it was, or zero."""
+_BLANK = bytes(_BLOCK * WORD)
 _NONE: frozenset[int] = frozenset()
 Word = tuple[int, int]
 """Number and value."""
@@ -136,29 +137,38 @@ class Page:
         file, index = self.backing
         return file.page(index)
 
+    def values_in(self, first: int, count: int) -> list[Values]:
+        """What a read may give for each of so many words."""
+        found: list[Values] = list(words_of(self.known_in(first, count * WORD)))
+        for word in self.unsure_in(first, count * WORD):
+            found[word - first] = self.unsure[word]
+        if self.plain:
+            return found
+        behind = self._behind() if self.backing is not None else None
+        others = [0] * count if behind is None else behind.values_in(first, count)
+        for at, word in enumerate(range(first, first + count)):
+            values, granule = found[at], word // GRANULE
+            if self.lazy and granule not in self.kept and values != 0:
+                values = union(values, 0)
+            if self.backing is not None and granule not in self.copied and values != others[at]:
+                values = union(values, others[at])
+            found[at] = values
+        return found
+
     def fits(self, first: int, data: bytes) -> bool:
         """Whether a read from word `first` on may give this data."""
-        expected, plain = self.known_in(first, len(data)), self.plain
+        expected = self.known_in(first, len(data))
         unsure = self.unsure_in(first, len(data)) if self.unsure else []
-        if unsure:
-            words = words_of(data)
-            for word in unsure:
-                if not holds(
-                    self.unsure[word] if plain else self.values(word), words[word - first]
-                ):
-                    return False
-        if expected == data:
+        if not unsure and expected == data:
             return True
-        return all(
-            word in self.unsure
-            or (value == 0 and self._may_drop(word))
-            or (not plain and holds(self.values(word), value))
-            for word, value in _differing(first, expected, data)
-        )
+        blocks = {(word - first) // _BLOCK for word in unsure}
+        blocks.update(_differing_blocks(expected, data))
+        return all(self._fits(first + block * _BLOCK, _block(data, block)) for block in blocks)
 
-    def _may_drop(self, word: int) -> bool:
-        """Whether the word may be gone, and zero, since a lazy free."""
-        return self.lazy and word // GRANULE not in self.kept
+    def _fits(self, first: int, data: bytes | bytearray) -> bool:
+        """The same word by word."""
+        words = words_of(data)
+        return all(map(holds, self.values_in(first, len(words)), words))
 
     def known_in(self, first: int, size: int) -> bytearray:
         """What `known` has from word `first` on, `size` bytes."""
@@ -169,8 +179,10 @@ class Page:
 
     def unsure_in(self, first: int, size: int) -> list[int]:
         """Words from `first` on, of `size` bytes, that may hold several values."""
-        end = first + size // WORD
-        return [word for word in self.unsure if first <= word < end]
+        words, unsure = range(first, first + size // WORD), self.unsure
+        if len(words) < len(unsure):
+            return [word for word in words if word in unsure]
+        return [word for word in unsure if word in words]
 
     def take(self, first: int, data: bytes) -> None:
         """A read from word `first` on gave this data, which fits: what that tells is kept."""
@@ -180,9 +192,9 @@ class Page:
         if self.plain and not self.doubtful:
             self._settle(first, unsure, data)
             return
-        words = words_of(data)
         for word in unsure:
-            self.narrow(word, words[word - first])
+            at = (word - first) * WORD
+            self.narrow(word, int.from_bytes(data[at : at + WORD], "little"))
         if self.lazy:
             self._take_lazy(first, data)
 
@@ -250,8 +262,7 @@ class Page:
         """A write of consecutive words happened."""
         end = first + len(data) // WORD
         if self.doubtful:
-            for word, value in enumerate(words_of(data), first):
-                self.may_store(word, value)
+            self.may_store_run(first, data)
             return
         if self.lazy or self.backing is not None:
             for granule in range(first // GRANULE, (end - 1) // GRANULE + 1):
@@ -277,7 +288,24 @@ class Page:
             self.watch.written.add(word)
 
     def may_store_run(self, first: int, data: bytes) -> None:
-        """A write of consecutive words may have happened; those that are unsure stay as they are.
+        """A write of consecutive words may have happened."""
+        unsure = self.unsure_in(first, len(data))
+        if self.plain:
+            self.may_turn_into(first, data)
+            for word in unsure:
+                at = (word - first) * WORD
+                self.may_store(word, int.from_bytes(data[at : at + WORD], "little"))
+            return
+        words = words_of(data)
+        held = self.values_in(first, len(words))
+        for word, old, new in zip(range(first, first + len(words)), held, words, strict=True):
+            self._put(word, union(old, new))
+        self.rewritten = self.lazy
+        if self.watch is not None:
+            self.watch.written.update(range(first, first + len(words)))
+
+    def may_turn_into(self, first: int, data: bytes) -> None:
+        """The same for words that hold one value; those that are unsure stay as they are.
 
         Not for a page that is `lazy` or has a `backing`.
         """
@@ -395,11 +423,25 @@ class Page:
 def _differing(first: int, held: bytes | bytearray, data: bytes | bytearray) -> list[Word]:
     """Words, counted from `first`, that are others in the data, with what they are there."""
     found = []
-    # Of a large page most is the same, which is seen by comparing bytes.
-    for at in range(0, len(data), len(_BLANK)):
-        ours, theirs = held[at : at + len(_BLANK)], data[at : at + len(_BLANK)]
-        if ours != theirs:
-            pairs = zip(words_of(ours), words_of(theirs), strict=True)
-            words = enumerate(pairs, first + at // WORD)
-            found += [(word, new) for word, (old, new) in words if old != new]
+    for block in _differing_blocks(held, data):
+        pairs = zip(words_of(_block(held, block)), words_of(_block(data, block)), strict=True)
+        words = enumerate(pairs, first + block * _BLOCK)
+        found += [(word, new) for word, (old, new) in words if old != new]
     return found
+
+
+def _differing_blocks(held: bytes | bytearray, data: bytes | bytearray) -> list[int]:
+    if held == data:
+        return []
+    size, found = _BLOCK * len(_BLANK), list[int]()
+    for start in range(0, len(data), size):
+        ours, theirs = held[start : start + size], data[start : start + size]
+        if ours != theirs:
+            first = start // len(_BLANK)
+            blocks = range(-(-len(theirs) // len(_BLANK)))
+            found += [first + n for n in blocks if _block(ours, n) != _block(theirs, n)]
+    return found
+
+
+def _block(data: bytes | bytearray, block: int) -> bytes | bytearray:
+    return data[block * len(_BLANK) : (block + 1) * len(_BLANK)]
