@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from itertools import islice
 from rich.console import Console
 from rich.table import Table
 
+from conformance import collector
 from conformance.explore.programs import small_programs
 from conformance.explore.schedules import Explored, explore
 from conformance.generate import Plan, random_programs
@@ -99,7 +99,7 @@ def judged(program: Program, run: Run) -> None:
 
 def measure(driver: type[Driver], strategy: str, depth: int, count: int) -> Row:
     given = programs(driver, strategy, depth, count)
-    gc.freeze()  # as the processes of a certification do
+    collector.rest()  # as the processes of a certification do
     points = sum(run_program(program, driver).points for program in given)
 
     def run_all(programs: Sequence[Program]) -> None:

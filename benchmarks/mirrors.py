@@ -9,7 +9,6 @@ processes as there are CPUs check them side by side, as those of a certification
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import time
@@ -24,6 +23,7 @@ from adapters.client import batches
 from adapters.registry import Reach, known, reach_of
 from adapters.wire import ClosedError, FrameType, Stream, encode_geometry
 from adapters.worker import ChildLink, Limits, Worker
+from conformance import collector
 from conformance.ahead import Ahead, Ran
 from conformance.examine import Examiner
 from conformance.shards import plan_for, run_shard, shards
@@ -128,7 +128,7 @@ _READY: list[Barrier] = []
 
 
 def _begin_beside(ready: Barrier) -> None:
-    gc.freeze()  # as in the processes of a certification
+    collector.rest()  # as in the processes of a certification
     _READY.append(ready)
 
 
@@ -167,7 +167,7 @@ def available() -> list[str]:
 
 
 def main(*specs: str) -> None:
-    gc.freeze()
+    collector.rest()
     table = Table(title=f"{PROGRAMS} generated programs, closing sweeps included; operations/s")
     headings = ("candidate", "raw", "checked", "/ raw", "with all CPUs", "/ raw")
     for heading in headings:

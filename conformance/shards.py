@@ -43,6 +43,8 @@ _EVERY, _EVERY_SCHEDULED = 9, 2
 """One shard in so many is of Hypothesis' own generation, which takes four times as long to draw a
 program; where each is run under many schedules that does not matter.  The first number is prime to
 what profiles and page sizes go by, so that all of them meet both."""
+_TOGETHER = 4
+"""Operations to a choice of Hypothesis, where nothing is shrunk and many programs are run."""
 _SHORT, _LONG = 12, 40
 """Operations of scheduled programs at most, in most shards and in some."""
 _PAGES = (2, 3, 4, 2, 6)
@@ -160,7 +162,10 @@ def run_shard(plan: Plan, shard: Shard, consume: Callable[[Program, int], bool])
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(grown(plan), switch_choices() if scheduled else st.just(b""))
+    @given(
+        grown(plan, 1 if scheduled else _TOGETHER),
+        switch_choices() if scheduled else st.just(b""),
+    )
     def generate(found: Grown, choices: bytes) -> None:
         if going and found.program.operations:
             hand_over(found, choices)

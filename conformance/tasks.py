@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import secrets
@@ -32,6 +31,7 @@ from reference.schedule import Offer
 from reference.syncmodels import Sync
 from reference.trace import Trace, Violation
 
+from . import collector
 from .ahead import Ahead, Ran
 from .examine import SLOW, UNINTERRUPTED, Coverage, Examiner, Failure, as_found
 from .exhaustive import Share
@@ -294,8 +294,7 @@ _STATE = _Process()
 
 
 def _initialise(request: Request, run: str, stop: Event) -> None:
-    # What was imported stays: the collector need not go through it again and again.
-    gc.freeze()
+    collector.rest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()

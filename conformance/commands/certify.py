@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from adapters.registry import Reach, reach_of
 from reference.protocol import Profile
 from reference.syncmodels import Sync
 
+from .. import collector
 from ..certify import PROGRAMS, SCHEDULED_PROGRAMS, Request, certify
 from ..display import follow, show_verdict
 from ..examine import profile_of
@@ -106,7 +106,7 @@ def _certify(request: Request, screen: Screen) -> int:
         f"certifying {request.spec} as {request.model}: "
         f"{request.budget}, seed {request.seed}{strict}"
     )
-    gc.freeze()  # what was imported stays: the collector need not go through it again and again
+    collector.rest()
     certificate = follow(certify(request), request, screen)
     show_verdict(certificate, screen)
     path = request.out / "certificate.json"

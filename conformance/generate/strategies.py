@@ -39,7 +39,6 @@ _SHORT = 0.1
 
 # Bytes are drawn evenly by every backend and shrink one by one; Hypothesis' integers are mostly
 # small, which would leave the upper fields of a packed one at zero.
-_OPERATION = st.binary(min_size=1 + _PACKED, max_size=1 + _PACKED)
 _SCENE = st.binary(min_size=1 + SCENE_CHOICES, max_size=1 + SCENE_CHOICES)
 
 
@@ -60,24 +59,30 @@ def programs(plan: Plan, *, sweep: bool = False) -> SearchStrategy[Program]:
     return grown(plan).map(Grown.swept if sweep else attrgetter("program"))
 
 
-def grown(plan: Plan) -> SearchStrategy[Grown]:
+def grown(plan: Plan, together: int = 1) -> SearchStrategy[Grown]:
     """The same, with what is known of their end.
 
     One choice is the length, and one the scene if there may be one; then each operation takes
-    one, its first byte the kind.
+    one, its first byte the kind.  With `together`, so many take one: that shrinks less well, but
+    what a choice costs Hypothesis is most of what an operation does.
     """
     longest = plan.max_operations
     lengths = st.integers(1, longest + longest // 4).map(lambda length: min(length, longest))
-    return _programs(plan, lengths)
+    size = together * (1 + _PACKED)
+    return _programs(plan, lengths, st.binary(min_size=size, max_size=size))
 
 
 @st.composite
-def _programs(draw: DrawFn, plan: Plan, lengths: SearchStrategy[int]) -> Grown:
+def _programs(
+    draw: DrawFn, plan: Plan, lengths: SearchStrategy[int], choices: SearchStrategy[bytes]
+) -> Grown:
     sketch = Sketch(plan)
     operations: list[Operation] = []
     steps = _steps(plan, draw(_SCENE)) if plan.scenes else ()
+    rest = b""
     for number in range(max(draw(lengths), len(steps))):
-        choice = draw(_OPERATION)
+        rest = rest or draw(choices)
+        choice, rest = rest[: 1 + _PACKED], rest[1 + _PACKED :]
         # Kind zero leaves the operation out: the shrinker drops one by changing one choice.
         operation = _operation(sketch, steps[number : number + 1], choice) if choice[0] else None
         if operation is not None:
