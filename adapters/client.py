@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from reference.description import Description
@@ -72,6 +73,8 @@ class RemoteCandidate:
         self.deadline = deadline
         self._name = name
         self._description: Description | None = None
+        self._waiting = 0
+        """Questions that have no answer yet."""
         try:
             self._greet()
         except WireError as error:
@@ -123,19 +126,22 @@ class RemoteCandidate:
 
     def begin(
         self, geometry: Geometry, operations: Sequence[Operation], records: bytes
-    ) -> Iterator[list[Outcome]]:
+    ) -> tuple[Iterator[list[Outcome]], bool]:
         """Reset, and have the first operations run; nothing is waited for.
 
-        The outcomes are what comes of `steps`, when they are asked for.
+        The outcomes are what comes of `steps`, when they are asked for; and whether those are all
+        operations, so that something else may be begun before they are asked for.
         """
         requests = _requests(operations, records)
-        first = next(requests, None)
+        first, second = next(requests, None), next(requests, None)
         self._put(FrameType.RESET, wire.encode_geometry(geometry))
         if first is not None:
             # If it has hung up, what it answered to the reset says more.
             with suppress(ClosedError):
                 self.stream.send(FrameType.RUN, first[1], deadline=self.deadline)
-        return self._outcomes(first, requests)
+            self._waiting += 1
+        rest = requests if second is None else chain((second,), requests)
+        return self._outcomes(first, rest), second is None
 
     def _outcomes(
         self, first: tuple[int, bytes] | None, rest: Iterator[tuple[int, bytes]]
@@ -175,9 +181,11 @@ class RemoteCandidate:
             self._send(question, payload)
         except WireError as error:
             raise self._named(error) from None
+        self._waiting += 1
 
     def _take(self, question: FrameType, decode: Callable[[bytes], T]) -> T:
         """The answer to the question that was put first of those that have none."""
+        self._waiting -= 1
         try:
             return decode(self._receive(question))
         except WireError as error:
@@ -187,11 +195,13 @@ class RemoteCandidate:
         return type(error)(f"{self._name}: {error}") if self._name else error
 
     def _send(self, question: FrameType, payload: bytes) -> None:
-        if self.stream.unread:
+        if self.stream.unread and not self._waiting:
             raise WireError("sent more than was asked for")
         try:
             self.stream.send(question, payload, deadline=self.deadline)
         except ClosedError as error:
+            if self._waiting:
+                raise
             raise self._last_words() or error from None
 
     def _receive(self, question: FrameType) -> bytes:

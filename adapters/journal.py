@@ -1,5 +1,7 @@
 """Journals: what a candidate was given last, in a file, in case nobody is left to tell.
 
+That is one program, or those that wait for it as well.
+
 A journal is locked for as long as its owner lives, so that whoever finds one can tell a run that
 goes on from one that was killed.  (A process id would not do: it may be another's by now, or one
 of another container.)
@@ -20,6 +22,10 @@ from .candidate import CandidateError
 __all__ = ["Journal", "journal_path", "journals_of", "left_behind"]
 
 
+_END = bytes(8)
+"""No packed program begins like this."""
+
+
 def journal_path(folder: Path, run: str) -> Path:
     """Where this process keeps its journal; `run` is a word that no other run has."""
     return folder / f"running-{run}-{os.getpid()}.lwb"
@@ -31,7 +37,7 @@ def journals_of(folder: Path, run: str) -> list[Path]:
 
 
 class Journal:
-    """A file that holds one packed program; `CandidateError` if it cannot be had."""
+    """A file that holds a few packed programs; `CandidateError` if it cannot be had."""
 
     def __init__(self, path: Path) -> None:
         # Locked before it has its name: nobody can take it for one that was left behind.
@@ -49,9 +55,9 @@ class Journal:
                 hidden.unlink()
             raise _unusable(path, error) from None
 
-    def write(self, packed: bytes) -> None:
-        """Put a packed program in the place of the last; what a longer one had more stays."""
-        os.pwrite(self._file, packed, 0)
+    def write(self, *packed: bytes) -> None:
+        """Put packed programs in the place of the last; what those had more stays behind them."""
+        os.pwrite(self._file, b"".join((*packed, _END)), 0)
 
     def close(self) -> None:
         """Let go of the file, which stays."""
@@ -62,19 +68,29 @@ def _unusable(path: Path, error: OSError) -> CandidateError:
     return CandidateError(f"cannot write the journal {path}: {error.strerror}")
 
 
-def left_behind(folder: Path) -> Iterator[tuple[Path, Program]]:
+def left_behind(folder: Path) -> Iterator[tuple[Path, list[Program]]]:
     """The journals of owners that died, with their programs.
 
     Each is locked while the caller has it, and may be removed then.  Those without a whole program
     are passed over, and removed if they are empty.
     """
     for path in sorted(folder.glob("running-*.lwb")):
-        with suppress(OSError, ValueError), _locked(path):
+        with suppress(OSError), _locked(path):
             data = path.read_bytes()
-            if data:
-                yield path, Program.from_bytes(data)
-            else:
+            programs = list(_programs_in(data))
+            if programs:
+                yield path, programs
+            elif not data:
                 path.unlink()
+
+
+def _programs_in(data: bytes) -> Iterator[Program]:
+    """Whole programs, one after the other, up to where there is none."""
+    with suppress(ValueError):
+        while data:
+            program = Program.from_bytes(data)
+            yield program
+            data = data[len(program.to_bytes()) :]
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from reference.trace import Breakdown, Cause
 from .address import listen
 from .candidate import CandidateError
 from .client import refusal
+from .links import ChildLink, Limits
 from .server import EndError, converse
 from .tls import TlsFiles
 from .wire import ClosedError, Frame, FrameType, Stream, WireError
-from .worker import ChildLink, Limits
 
 __all__ = ["Listener", "serve_at"]
 

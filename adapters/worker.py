@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self, cast
 
@@ -17,41 +15,20 @@ from reference.program import HEADER_SIZE, Program
 from reference.trace import Breakdown, Cause, Trace
 
 from .candidate import Candidate, CandidateError, GarbageError, Scheduled
-from .client import RemoteCandidate
-from .holder import Holder
 from .journal import Journal
-from .process import Child
+from .links import ChildLink, Limits, Link, RemoteLink
 from .python import check_outcomes, describe, located
-from .registry import Reach, executable_of, open_candidate, reach_of
+from .registry import Reach, open_candidate, reach_of
 from .tls import TLS_IS_FOR, TlsFiles
-from .wire import (
-    ClosedError,
-    ComplaintError,
-    CrashedError,
-    DeadlineError,
-    HeavyError,
-    RefusedError,
-    Stream,
-    WireError,
-)
+from .wire import WireError
 
-__all__ = ["ChildLink", "InProcess", "Limits", "Runner", "Worker"]
+__all__ = ["InProcess", "Limits", "Runner", "Worker"]
 
-_DEATH_SECONDS = 2.0
-_WEIGHING_SECONDS = 0.5
-"""A candidate whose programs are all short is weighed between them, this far apart."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a candidate may use."""
-
-    seconds: float = 10.0
-    """For one program, from its reset to its last outcome."""
-    memory: int = 4 << 30
-    """Bytes that a worker process and its children may hold; remote agents see to their own."""
-    start: float = 30.0
-    """Seconds until a candidate has described itself."""
+_LIMITS = Limits()
+_DEPTH = 2
+"""Programs of which a candidate has one to go on with while another is received and judged."""
+_AHEAD = 64 << 10
+"""Bytes of a program that a socket takes while nobody reads it, with room to spare."""
 
 
 class Runner(Protocol):
@@ -62,230 +39,77 @@ class Runner(Protocol):
 
     def run(self, program: Program) -> Trace: ...
 
+    @property
+    def depth(self) -> int:
+        """Programs that may be begun before the first of them is finished."""
+
     def begin(self, program: Program) -> None:
-        """Have a program run, without waiting for it."""
+        """Have a program run, without waiting for it, after those that were begun before."""
 
     def finish(self) -> Trace:
-        """What comes of the program that was begun; nothing else is run meanwhile."""
+        """What comes of the first program that was begun; if this raises, of none any more."""
 
     def close(self) -> None: ...
 
 
-_CAUSES: dict[type[WireError], Cause] = {
-    ClosedError: Cause.CRASH,
-    ComplaintError: Cause.KERNEL,
-    CrashedError: Cause.CRASH,
-    HeavyError: Cause.MEMORY,
-    RefusedError: Cause.REFUSED,
-}
-
-
-class _Link:
-    """The conversation with a candidate, up to its first breakdown."""
-
-    client: RemoteCandidate
-    description: Description
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-
-    def begin(self) -> None:
-        """Be ready for another program; raises what `explain` explains, as all that follows."""
-        self.allow()
-
-    def allow(self) -> None:
-        """From now on the candidate may take as long as a program may."""
-        self.client.deadline = time.monotonic() + self.limits.seconds
-
-    def settle(self) -> None:
-        """Once a program is answered."""
-
-    def explain(self, error: WireError) -> Breakdown:
-        """What an error in `run` says about the candidate."""
-        text = str(error)
-        if isinstance(error, DeadlineError):
-            return Breakdown(Cause.HANG, f"no answer within {self.limits.seconds:g} s")
-        causes = (cause for kind, cause in _CAUSES.items() if isinstance(error, kind))
-        return Breakdown(next(causes, Cause.GARBAGE), text)
-
-    def end(self) -> None:
-        """Break off."""
-        self.client.stream.close()
-
-    def close(self) -> None:
-        """Part in peace."""
-        self.client.close()
-
-
-class _RemoteLink(_Link):
-    """To an agent that is running somewhere already."""
-
-    def __init__(self, spec: str, limits: Limits, tls: TlsFiles | None) -> None:
-        super().__init__(limits)
-        self.client = RemoteCandidate.connect(spec, tls=tls, seconds=limits.start)
-        self.client.deadline = time.monotonic() + limits.start
-        try:
-            self.description = self.client.describe()
-        except BaseException:
-            self.end()
-            raise
-
-
-class ChildLink(_Link):
-    """To an agent in a process of our own; `CandidateError` if it cannot be started.
-
-    `attend` is called now and then while it is waited for; what that raises ends the wait.
-    """
-
-    def __init__(
-        self, spec: str, limits: Limits, attend: Callable[[], None] = lambda: None
-    ) -> None:
-        super().__init__(limits)
-        self._attend = attend
-        self._holder = _hold(spec, limits)
-        self._child = self._holder.child
-        self._died = False
-        self._weighed = time.monotonic()
-        self._programs = 0
-        stream = Stream.of_socket(self._child.socket)
-        stream.idle = self._look
-        try:
-            self._greet(spec, stream, time.monotonic() + limits.start)
-        except BaseException:
-            self._holder.end()
-            raise
-
-    def _greet(self, spec: str, stream: Stream, deadline: float) -> None:
-        try:
-            self.client = RemoteCandidate(stream, deadline=deadline)
-            self.description = self._holder.amend(self.client.describe())
-        except RefusedError as error:
-            raise CandidateError(str(error)) from None
-        except DeadlineError:
-            problem = f"did not describe itself within {self.limits.start:g} s"
-            raise CandidateError(f"{spec}: {problem}") from None
-        except WireError as error:
-            lines = self.explain(error).message.splitlines()
-            text = ": ".join([lines[0], *lines[-1:]] if len(lines) > 1 else lines)
-            raise CandidateError(f"{spec}: broke down at its start: {text}") from None
-
-    def begin(self) -> None:
-        super().begin()
-        death = self._child.death()
-        if death is not None:
-            raise ClosedError(f"{death}, after it had answered the program before this one")
-        self._holder.begin()
-        self._programs += 1
-
-    def settle(self) -> None:
-        """Once a program is answered: `ComplaintError`, and `HeavyError` if it holds too much.
-
-        It is not weighed if it was only just now.
-        """
-        self._holder.settle()
-        if time.monotonic() - self._weighed > _WEIGHING_SECONDS:
-            self._weigh()
-
-    def _look(self) -> None:
-        """Look after the child while waiting for it."""
-        self._attend()
-        self._holder.look()
-        self._weigh()
-        # Its socket may be held open by children of its own.  What it wrote before it died has
-        # been read by the second look.
-        if self._died:
-            raise ClosedError("died")
-        self._died = self._child.death() is not None
-
-    def _weigh(self) -> None:
-        self._weighed = time.monotonic()
-        used = self._child.memory()
-        if used > self.limits.memory:
-            raise HeavyError(
-                f"holds {used >> 20} MiB, more than {self.limits.memory >> 20} MiB, "
-                f"in program {self._programs} since its start"
-            )
-
-    def explain(self, error: WireError) -> Breakdown:
-        breakdown = super().explain(error)
-        if isinstance(error, ClosedError):
-            death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
-            breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
-        return Breakdown(breakdown.cause, self._holder.tell(breakdown.message))
-
-    def end(self) -> None:
-        self._holder.end()
-
-    def close(self) -> None:
-        super().close()
-        # A candidate that ends by itself can clean up, and so can what it is instrumented with.
-        self._child.death(self._holder.parting)
-        self._holder.end()
-
-
-def _hold(spec: str, limits: Limits) -> Holder:
-    """Start what holds a candidate; `CandidateError` if that is not possible."""
-    if reach_of(spec) is Reach.MACHINE:
-        from .vm.holder import MachineHolder  # noqa: PLC0415 (only for those who ask for one)
-
-        return MachineHolder(spec, limits.start)
-    if reach_of(spec) is Reach.EXECUTABLE:
-        from .linux.holder import LinuxHolder  # noqa: PLC0415 (only for those who ask for one)
-
-        return LinuxHolder(lambda more: _start(spec, more))
-    return Holder(_start(spec))
-
-
-def _start(spec: str, more: Mapping[str, str] = {}) -> Child:
-    environment = {**os.environ, **more}
-    if reach_of(spec) is Reach.EXECUTABLE:
-        path, needed = executable_of(spec)
-        return Child(lambda file: [str(path), "--fd", str(file)], {**environment, **needed})
-    # What can be imported here can be imported there.
-    environment["PYTHONPATH"] = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
-    python = [sys.executable, "-P", "-m", "adapters.server"]
-    return Child(lambda file: [*python, "--fd", str(file), "--", spec], environment)
-
-
 class _Begun:
-    """A program that the candidate runs, and what there is of its outcomes."""
+    """A program that was given to a worker, and what there is of its outcomes."""
 
-    def __init__(self, link: _Link, program: Program) -> None:
-        self.link = link
-        self._program = program
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.packed = program.to_bytes()
+        self.link: Link | None = None
+        """Where it was sent; None if that is still to be done."""
+        self.whole = False
+        """All of it was sent, and it is short: another one can be sent behind it."""
         self._play: Callable[[], Trace] | None = None
         self._outcomes: Iterator[list[Outcome]] = iter(())
         self._breakdown: Breakdown | None = None
 
-    def send(self, packed: bytes) -> None:
-        """Begin; a breakdown is kept for `receive` to tell."""
-        link, program = self.link, self._program
+    def send(self, link: Link) -> None:
+        """Have a candidate that does nothing begin; a breakdown is kept for `receive` to tell."""
         try:
-            link.begin()
-            if link.description.schedules:
-                self._play = link.client.begin_scheduled(program)
-            else:
-                records = packed[HEADER_SIZE : HEADER_SIZE + len(program) * OPERATION.size]
-                self._outcomes = link.client.begin(program.geometry, program.operations, records)
+            self._send(link, alone=True)
         except WireError as error:
-            self._breakdown = link.explain(error)
+            self.link, self._breakdown = link, link.explain(error)
+
+    def send_ahead(self, link: Link) -> None:
+        """Have a candidate begin once it has done what it does.
+
+        If that breaks down it is not said that it was by this one: it is left to be sent.
+        """
+        with suppress(WireError):
+            self._send(link, alone=False)
+
+    def _send(self, link: Link, *, alone: bool) -> None:
+        program = self.program
+        link.begin(alone=alone)
+        if link.description.schedules:
+            self._play = link.client.begin_scheduled(program)
+        else:
+            records = self.packed[HEADER_SIZE : HEADER_SIZE + len(program) * OPERATION.size]
+            begun = link.client.begin(program.geometry, program.operations, records)
+            self._outcomes, whole = begun
+            self.whole = whole and len(self.packed) <= _AHEAD
+        self.link = link
 
     def receive(self) -> Trace:
         """Wait for the candidate, for as long as a program may take."""
-        outcomes: list[Outcome] = []
+        link, outcomes = self.link, list[Outcome]()
+        assert link is not None, "it was sent"
         if self._breakdown is not None:
-            return Trace(self._program, (), self._breakdown)
-        self.link.allow()
+            return Trace(self.program, (), self._breakdown)
+        link.allow()
         try:
             if self._play is not None:
                 trace = self._play()
             else:
                 for batch in self._outcomes:
                     outcomes += batch
-                trace = Trace(self._program, tuple(outcomes))
-            self.link.settle()
+                trace = Trace(self.program, tuple(outcomes))
+            link.settle()
         except WireError as error:
-            return Trace(self._program, tuple(outcomes), self.link.explain(error))
+            return Trace(self.program, tuple(outcomes), link.explain(error))
         return trace
 
 
@@ -293,7 +117,7 @@ class Worker:
     """Runs programs on a candidate in a process of its own, or at its agent.
 
     The process is replaced after every breakdown, when the next program comes, and a machine when
-    it is not trusted any more, too.  `journal` is a file that holds the packed program that was
+    it is not trusted any more, too.  `journal` is a file that holds the packed programs that were
     given to the candidate last; see `Journal`.  Raises `CandidateError` if the candidate cannot be
     started (again) or reached.
     """
@@ -302,18 +126,18 @@ class Worker:
         self,
         spec: str,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = _LIMITS,
         journal: Path | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        if tls is not None and reach_of(spec) is not Reach.REMOTE:
+        reach = reach_of(spec)
+        if tls is not None and reach is not Reach.REMOTE:
             raise CandidateError(f"{spec}: {TLS_IS_FOR}")
         self.spec = spec
         self.limits = limits
         self._tls = tls
-        self._link: _Link | None = None
-        """To a candidate that does nothing just now."""
-        self._begun: _Begun | None = None
+        self._link: Link | None = None
+        self._begun: deque[_Begun] = deque()
         self._journal = Journal(journal) if journal else None
         try:
             link = self._connect()
@@ -322,6 +146,10 @@ class Worker:
             raise
         self.description = link.description
         self._link = link
+        # The log of a machine tells of one program at a time, and agents of others may want to be
+        # asked for one at a time; under a schedule the suite is what takes long.
+        local = reach in {Reach.HERE, Reach.EXECUTABLE} and not link.description.schedules
+        self._depth = _DEPTH if local else 1
 
     def __enter__(self) -> Self:
         return self
@@ -329,38 +157,72 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def depth(self) -> int:
+        """Programs that may be begun before the first of them is finished."""
+        return self._depth
+
     def run(self, program: Program) -> Trace:
         """Run a program; whatever the candidate does is in the trace."""
         self.begin(program)
         return self.finish()
 
     def begin(self, program: Program) -> None:
-        assert self._begun is None, "one program at a time"
-        packed = program.to_bytes()
-        link = self._link or self._connect()
-        link.limits = self.limits
-        self._link, begun = None, _Begun(link, program)
+        """Have a program run after those that were begun before; `finish` tells what comes of it.
+
+        The candidate is sent it at once, so that it need not wait for the suite, unless what comes
+        before it might keep it from reading that.
+        """
+        assert len(self._begun) < self.depth, "finish another one first"
+        begun, before = _Begun(program), self._begun[-1] if self._begun else None
+        if self._journal is not None:
+            self._journal.write(*(each.packed for each in self._begun), begun.packed)
         try:
-            if self._journal is not None:
-                self._journal.write(packed)
-            begun.send(packed)
+            if before is None:
+                begun.send(self._linked())
+            elif before.link is not None and before.whole and len(begun.packed) <= _AHEAD:
+                begun.send_ahead(before.link)
         except BaseException:
-            link.end()
+            self._break_off()
             raise
-        self._begun = begun
+        self._begun.append(begun)
 
     def finish(self) -> Trace:
-        begun = self._begun
-        assert begun is not None, "a program was begun"
-        self._begun = None
+        """What comes of the first program that was begun; if this raises, of none any more."""
+        assert self._begun, "a program was begun"
+        begun = self._begun.popleft()
         try:
+            if begun.link is None:
+                begun.send(self._linked())
             trace = begun.receive()
-            if trace.breakdown is None:
-                self._link = begun.link
-        finally:
-            if self._link is None:
-                begun.link.end()
+            if trace.breakdown is not None:
+                self._replace()
+        except BaseException:
+            self._break_off()
+            raise
         return trace
+
+    def _linked(self) -> Link:
+        """To a candidate that does nothing."""
+        self._link = self._link or self._connect()
+        self._link.limits = self.limits
+        return self._link
+
+    def _replace(self) -> None:
+        """Have a new candidate run what this one did not come to."""
+        link, self._link = self._link, None
+        for number, each in enumerate(self._begun):
+            if each.link is not None:
+                self._begun[number] = _Begun(each.program)
+        if link is not None:
+            link.end()
+
+    def _break_off(self) -> None:
+        """Whatever was begun: nobody will ask for it."""
+        link, self._link = self._link, None
+        self._begun.clear()
+        if link is not None:
+            link.end()
 
     def distrust(self) -> bool:
         """The last program failed: whether the next one might meet what was harmed by it.
@@ -376,16 +238,16 @@ class Worker:
 
     def close(self) -> None:
         """End the process, or leave the agent."""
-        if self._begun is not None:
-            self._begun.link.end()
-        link, self._link, self._begun = self._link, None, None
+        if self._begun:
+            self._break_off()
+        link, self._link = self._link, None
         if link is not None:
             link.close()
         self._close_journal()
 
-    def _connect(self) -> ChildLink | _RemoteLink:
+    def _connect(self) -> ChildLink | RemoteLink:
         if reach_of(self.spec) is Reach.REMOTE:
-            return _RemoteLink(self.spec, self.limits, self._tls)
+            return RemoteLink(self.spec, self.limits, self._tls)
         return ChildLink(self.spec, self.limits)
 
     def _close_journal(self) -> None:
@@ -408,7 +270,6 @@ class InProcess:
         self.description = describe(candidate, spec)
         self._stepped = cast("Candidate", candidate)
         self._scheduled = cast("Scheduled", candidate)
-
         self._begun: Program | None = None
 
     def __enter__(self) -> Self:
@@ -417,8 +278,13 @@ class InProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def depth(self) -> int:
+        """One: nothing runs beside what is done here."""
+        return 1
+
     def begin(self, program: Program) -> None:
-        """Nothing runs beside what is done here."""
+        """It is run when it is finished."""
         self._begun = program
 
     def finish(self) -> Trace:

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.client import batches
+from adapters.links import ChildLink
 from adapters.registry import Reach, known, reach_of
 from adapters.wire import ClosedError, FrameType, Stream, encode_geometry
-from adapters.worker import ChildLink, Limits, Worker
+from adapters.worker import Limits, Worker
 from conformance import collector
 from conformance.ahead import Ahead, Ran
 from conformance.examine import Examiner
@@ -83,7 +84,8 @@ def check(worker: Worker) -> tuple[list[Program], float]:
         run_shard(plan, shard, consume)
         if len(programs) >= PROGRAMS:
             break
-    judge(ahead.last())
+    while (ran := ahead.last()) is not None:
+        judge(ran)
     return programs, time.perf_counter() - start
 
 

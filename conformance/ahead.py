@@ -1,10 +1,11 @@
-"""The candidate at work on the next program while one is judged, and another is generated.
+"""The candidate at work on the next programs while one is judged, and another is generated.
 
 What the suite takes for its own work is lost only where the candidate is the quicker of the two.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -25,49 +26,57 @@ class Ran:
 
 
 class Ahead:
-    """One program ahead: each comes back when the next one is given.
+    """As many programs ahead as the runner takes: each comes back when later ones are given.
 
-    Between a program and the next nothing else may be run, unless `hold` has waited for it.
+    Between a program and the next nothing else may be run, unless `hold` has waited for them.
     """
 
     def __init__(self, examiner: Examiner) -> None:
         self._examiner = examiner
-        self._length: int | None = None
-        """Of the program that runs."""
-        self._held: Ran | None = None
+        self._lengths: deque[int] = deque()
+        """Of the programs that run."""
+        self._held: deque[Ran] = deque()
 
     def exchange(self, program: Program, length: int) -> Ran | None:
-        """Begin with a program; the one before it, if there is one."""
-        before = self.last()
+        """Begin with a program; the first of those before it, if it is done or must be."""
+        if len(self._lengths) == self._examiner.runner.depth:
+            self._wait()
+        before = self._held.popleft() if self._held else None
         try:
             self._examiner.begin(program)
         except BaseException:
             # It has run, whatever keeps others from it.
-            self._held = before
+            if before is not None:
+                self._held.appendleft(before)
             raise
-        self._length = length
+        self._lengths.append(length)
         return before
 
     def last(self, *, interruptible: bool = True) -> Ran | None:
-        """The last program, of which nothing was told yet, if there is one."""
-        self.hold(interruptible=interruptible)
-        held, self._held = self._held, None
-        return held
+        """The first of those programs of which nothing was told yet, if there is one."""
+        if not self._held and self._lengths:
+            self._wait(interruptible=interruptible)
+        return self._held.popleft() if self._held else None
 
-    def hold(self, *, interruptible: bool = True) -> None:
-        """Wait for the program that runs, and keep what comes of it.
+    def hold(self) -> None:
+        """Wait for the programs that run, and keep what comes of them."""
+        while self._lengths:
+            self._wait()
+
+    def _wait(self, *, interruptible: bool = True) -> None:
+        """Wait for a program.
 
         After an interruption that was asked for before the wait began, it can be waited for still.
         """
-        if self._length is None:
-            return
         with self._examiner.interruption if interruptible else nullcontext():
-            length, self._length = self._length, None
-            self._held = Ran(self._examiner.runner.finish(), length)
+            lengths, self._lengths = self._lengths, deque()
+            trace = self._examiner.runner.finish()
+            self._lengths = lengths
+            self._held.append(Ran(trace, lengths.popleft()))
 
     def again(self) -> None:
         """Run what is held once more: it was not to be trusted."""
-        held, self._held = self._held, None
-        if held is not None:
-            self._examiner.begin(held.trace.program)
-            self._length = held.length
+        held, self._held = self._held, deque()
+        for ran in held:
+            self._examiner.begin(ran.trace.program)
+            self._lengths.append(ran.length)

@@ -144,14 +144,18 @@ class Store:
         What took a whole run down with it is worth being run first the next time.  `OSError` if
         one cannot be kept: then its journal stays.
         """
-        for journal, program in left_behind(folder):
+        for journal, programs in left_behind(folder):
             with suppress(ProgramError):
-                check_program(program)
-                self.folder.mkdir(parents=True, exist_ok=True)
-                comment = Comment(0, f"running when {journal.stem.partition('-')[2]} was killed")
-                text = dump(replace(program, comments=(comment,)))
-                write_atomically(self.folder / f"killed-{_digest(program)}{SUFFIX}", text)
+                for program in programs:
+                    self._take_in(program, journal)
                 journal.unlink()
+
+    def _take_in(self, program: Program, journal: Path) -> None:
+        check_program(program)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        comment = Comment(0, f"running when {journal.stem.partition('-')[2]} was killed")
+        text = dump(replace(program, comments=(comment,)))
+        write_atomically(self.folder / f"killed-{_digest(program)}{SUFFIX}", text)
 
     def _annotated(self, failure: Failure) -> Program:
         rule = RULES[failure.violation.rule]

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -385,29 +385,35 @@ class _Work:
         return self._goes_on()
 
     def consume_ahead(self, ahead: Ahead, program: Program, length: int) -> bool:
-        """The same, with the judgement of a program left to when the next one runs."""
+        """The same, with the judgement of a program left to when the next ones run."""
         with self._told():
             self._look_at(ahead.exchange(program, length), ahead)
         return self._goes_on()
 
     def _catch_up(self, ahead: Ahead) -> None:
-        """Look at the last program of a shard, unless enough has failed before it.
+        """Look at the last programs of a shard, unless enough has failed before them.
 
         Where others have had this process stopped, they wait a while for what runs already.
         """
         with self._told():
-            ran = ahead.last(interruptible=not isinstance(_STATE.interruption, _Stop))
-            if self.patience > 0:
-                self._look_at(ran, ahead)
+            patient = isinstance(_STATE.interruption, _Stop)
+            while (ran := ahead.last(interruptible=not patient)) is not None:
+                if self.patience > 0:
+                    self._look_at(ran, ahead)
 
     def _look_at(self, ran: Ran | None, ahead: Ahead) -> None:
         examiner = _STATE.open()
         violation = None if ran is None else examiner.account(ran.trace, ran.length)
         if violation is None:
             return
-        ahead.hold()
-        harmed = examiner.distrust()
-        self._failed(examiner, violation)
+        harmed = False
+
+        def settle() -> None:
+            nonlocal harmed
+            ahead.hold()
+            harmed = examiner.distrust()
+
+        self._failed(examiner, violation, settle)
         if harmed:
             ahead.again()
 
@@ -426,8 +432,13 @@ class _Work:
         self.going = not (self.done.problem or self.done.interrupted or late or self.patience <= 0)
         return self.going
 
-    def _failed(self, examiner: Examiner, violation: Violation) -> None:
-        """Count a program that broke a rule, and reduce it if that is news."""
+    def _failed(
+        self, examiner: Examiner, violation: Violation, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        """Count a program that broke a rule, and reduce it if that is news.
+
+        `settle` ends what else the candidate does.
+        """
         self.broken = rule = violation.rule
         trace = examiner.trace
         self.done.failing[rule] += 1
@@ -437,15 +448,24 @@ class _Work:
         most = PER_RULE if self.task.known else 1
         if rule not in self.task.settled and self.reduced[rule] < most:
             self.reduced[rule] += 1
-            self._reduce(examiner, violation, trace)
+            self._reduce(examiner, violation, trace, settle)
+        else:
+            settle()
 
-    def _reduce(self, examiner: Examiner, violation: Violation, trace: Trace) -> None:
+    def _reduce(
+        self,
+        examiner: Examiner,
+        violation: Violation,
+        trace: Trace,
+        settle: Callable[[], None],
+    ) -> None:
         failure = as_found(trace, violation)
         if self.task.known and violation.rule in self.expected:
             # Neither news nor long: it was kept to be met again.
             self.done.failures.append((violation.rule, failure))
             return
         try:
+            settle()
             failure = examiner.reduce(trace.program, violation)
         finally:
             # Even where it is cut short the program must not be lost.

@@ -1,25 +1,40 @@
-"""Programs that run while the ones before them are judged."""
+"""Programs that run, or wait to be run, while the ones before them are judged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from adapters.worker import InProcess, Worker
+from adapters.candidate import CandidateError
+from adapters.journal import left_behind
+from adapters.wire import FrameType, Stream
+from adapters.worker import InProcess, Limits, Worker
 from conformance.ahead import Ahead, Ran
 from conformance.examine import Examiner
 from reference.description import Description
 from reference.geometry import Geometry
 from reference.operations import Flag, Kind, Operation
 from reference.program import Program
-from reference.trace import Breakdown, Cause, Trace
+from reference.trace import Cause, Trace
 
 ARENA = Geometry(pages=4, processes=1, devices=1, files=1, keys=1, jobs=1)
 BAD = 0xBAD
 """What the misbehaving candidates cannot stand."""
+MISBEHAVING = (
+    "Raises",
+    "GivesTooFew",
+    "GivesTooMuch",
+    "Exits",
+    "Segfaults",
+    "Scribbles",
+    "HangsUp",
+    "DiesBehindAChild",
+    "Loops",
+)
 
 
 def program(pages: int, value: int = 0) -> Program:
@@ -36,24 +51,23 @@ def pages_of(ran: Ran | None) -> tuple[int, int] | None:
 class Noted:
     """A runner that notes what it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 1) -> None:
+        self.depth = depth
         self.notes: list[str] = []
-        self.begun: Program | None = None
+        self.begun: deque[Program] = deque()
 
     @property
     def description(self) -> Description:
         return Description(name="noted", operations=frozenset({"map", "write"}))
 
     def begin(self, program: Program) -> None:
-        assert self.begun is None
-        self.begun = program
+        assert len(self.begun) < self.depth
+        self.begun.append(program)
         self.notes.append("begin")
 
     def finish(self) -> Trace:
-        assert self.begun is not None
-        trace, self.begun = Trace(self.begun, ()), None
         self.notes.append("finish")
-        return trace
+        return Trace(self.begun.popleft(), ())
 
     def run(self, program: Program) -> Trace:
         raise AssertionError(program)
@@ -62,34 +76,55 @@ class Noted:
         pass
 
 
+def rest(ahead: Ahead) -> list[Ran]:
+    """All that come at the end."""
+    return list(iter(ahead.last, None))
+
+
 def test_each_comes_back_when_the_next_is_given() -> None:
     runner = Noted()
     ahead = Ahead(Examiner(runner))
     given = [pages_of(ahead.exchange(program(pages), 10 * pages)) for pages in (1, 2, 3)]
     assert given == [None, (1, 10), (2, 20)]
     assert runner.notes == ["begin", "finish", "begin", "finish", "begin"]
-    assert pages_of(ahead.last()) == (3, 30)
-    assert ahead.last() is None
+    assert list(map(pages_of, rest(ahead))) == [(3, 30)]
 
 
-def test_what_is_held_is_not_lost() -> None:
-    ahead = Ahead(Examiner(Noted()))
-    ahead.exchange(program(1), 1)
-    ahead.hold()
-    ahead.hold()
-    assert pages_of(ahead.exchange(program(2), 2)) == (1, 1)
-
-
-def test_what_was_not_to_be_trusted_is_run_again() -> None:
-    runner = Noted()
+def test_as_many_run_as_the_runner_takes() -> None:
+    runner = Noted(depth=2)
     ahead = Ahead(Examiner(runner))
-    ahead.exchange(program(1), 1)
+    given = [pages_of(ahead.exchange(program(pages), 10 * pages)) for pages in (1, 2, 3)]
+    assert given == [None, None, (1, 10)]
+    assert runner.notes == ["begin", "begin", "finish", "begin"]
+    assert list(map(pages_of, rest(ahead))) == [(2, 20), (3, 30)]
+    assert runner.notes[4:] == ["finish", "finish"]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_is_held_is_not_lost(depth: int) -> None:
+    runner = Noted(depth)
+    ahead = Ahead(Examiner(runner))
+    for pages in range(1, depth + 1):
+        ahead.exchange(program(pages), pages)
+    ahead.hold()
+    assert not runner.begun
+    ahead.hold()
+    assert pages_of(ahead.exchange(program(4), 4)) == (1, 1)
+    assert list(map(pages_of, rest(ahead))) == [*[(2, 2)][: depth - 1], (4, 4)]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_was_not_to_be_trusted_is_run_again(depth: int) -> None:
+    runner = Noted(depth)
+    ahead = Ahead(Examiner(runner))
+    for pages in range(1, depth + 1):
+        ahead.exchange(program(pages), pages)
     ahead.hold()
     ahead.again()
-    assert pages_of(ahead.last()) == (1, 1)
-    assert runner.notes == ["begin", "finish", "begin", "finish"]
+    assert list(map(pages_of, rest(ahead))) == [(1, 1), (2, 2)][:depth]
+    assert runner.notes == 2 * (["begin"] * depth + ["finish"] * depth)
     ahead.again()
-    assert len(runner.notes) == 4, "there was none"
+    assert len(runner.notes) == 4 * depth, "there was none"
 
 
 def test_what_ran_before_an_interruption_is_not_lost() -> None:
@@ -104,6 +139,20 @@ def test_what_ran_before_an_interruption_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt):
         ahead.exchange(program(2), 2)
     assert pages_of(ahead.last()) == (1, 1)
+
+
+def test_where_waiting_fails_nothing_is_waited_for_any_more() -> None:
+    class Lost(Noted):
+        def finish(self) -> Trace:
+            self.begun.clear()
+            raise CandidateError("gone")
+
+    ahead = Ahead(Examiner(Lost(depth=2)))
+    for pages in (1, 2):
+        ahead.exchange(program(pages), pages)
+    with pytest.raises(CandidateError):
+        ahead.exchange(program(3), 3)
+    assert rest(ahead) == []
 
 
 class Asked(AbstractContextManager[None]):
@@ -141,22 +190,64 @@ def examiner(request: pytest.FixtureRequest) -> Iterator[Examiner]:
 def test_many_in_a_row(examiner: Examiner) -> None:
     ahead = Ahead(examiner)
     sizes = [1 + number % 3 for number in range(20)]
-    came = [*[ahead.exchange(program(size), size) for size in sizes], ahead.last()]
-    assert list(map(pages_of, came)) == [None, *((size, size) for size in sizes)]
-    assert all(examiner.account(ran.trace) is None for ran in came if ran is not None)
+    given = [ahead.exchange(program(size), size) for size in sizes]
+    came = [*(ran for ran in given if ran is not None), *rest(ahead)]
+    assert list(map(pages_of, came)) == [(size, size) for size in sizes]
+    assert all(examiner.account(ran.trace) is None for ran in came)
 
 
-@pytest.mark.parametrize("name", ["Exits", "HangsUp"])
-def test_a_candidate_that_breaks_down_is_replaced(name: str) -> None:
-    def cause(breakdown: Breakdown | None) -> Cause | None:
-        return None if breakdown is None else breakdown.cause
-
-    with Worker(f"{Path(__file__).with_name('misbehaving.py')}:{name}") as worker:
+@pytest.mark.parametrize("candidate", MISBEHAVING)
+def test_each_is_told_what_it_is_told_alone(candidate: str) -> None:
+    """Whatever it does to a candidate that has others to go on with."""
+    given = (program(1), program(1, BAD), program(2, BAD), program(2), program(3), program(3, BAD))
+    spec = f"{Path(__file__).with_name('misbehaving.py')}:{candidate}"
+    with Worker(spec, limits=Limits(seconds=0.5 if candidate == "Loops" else 60)) as worker:
+        assert worker.depth == 2
         ahead = Ahead(Examiner(worker))
-        given = (program(1), program(1, BAD), program(2, BAD), program(2))
-        came = [*[ahead.exchange(each, 1) for each in given], ahead.last()]
-    causes = [cause(ran.trace.breakdown) for ran in came if ran is not None]
-    assert causes == [None, Cause.CRASH, Cause.CRASH, None]
+        came = [ahead.exchange(each, 1) for each in given]
+        traces = [ran.trace for ran in (*came, *rest(ahead)) if ran is not None]
+        worker.limits = Limits()
+        alone = worker.run(program(1, BAD)).breakdown if candidate != "Loops" else None
+    causes = [None if trace.breakdown is None else trace.breakdown.cause for trace in traces]
+    bad = Cause.HANG if alone is None else alone.cause
+    assert causes == [None, bad, bad, None, None, bad]
+    assert [trace.program for trace in traces] == list(given)
+    assert [len(trace.outcomes) for trace in traces] == [2, 0, 0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("name", ["adapters.client._BATCH_OPERATIONS", "adapters.worker._AHEAD"])
+def test_what_would_keep_others_from_being_read_is_sent_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in several parts, or a long one."""
+    monkeypatch.setattr(name, 1)
+    sent: list[FrameType] = []
+    monkeypatch.setattr(Stream, "send", noting(sent, Stream.send))
+    with Worker("reference:faulting") as worker:
+        sent.clear()
+        for pages in (1, 2):
+            worker.begin(program(pages))
+        assert sent.count(FrameType.RESET) == 1
+        assert [len(worker.finish().outcomes) for _ in range(2)] == [2, 2]
+        assert sent.count(FrameType.RESET) == 2
+
+
+def noting(sent: list[FrameType], send: Callable[..., None]) -> Callable[..., None]:
+    def note(stream: Stream, kind: FrameType, *more: object, **named: object) -> None:
+        sent.append(kind)
+        send(stream, kind, *more, **named)
+
+    return note
+
+
+def test_all_that_was_begun_is_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "running-x-1.lwb"
+    with Worker("reference:faulting", journal=path) as worker:
+        for pages in (1, 2):
+            worker.begin(program(pages))
+        worker.finish()
+        worker.begin(program(3))
+    assert list(left_behind(tmp_path)) == [(path, [program(2), program(3)])]
 
 
 def test_the_last_may_be_left_running() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ class TestJournals:
         journal = Journal(path)
         for data in (b"a longer one", b"short"):
             journal.write(data)
-        assert path.read_bytes() == b"shortger one"
+        assert path.read_bytes() == b"short" + bytes(8) + bytes(7)
         assert names(tmp_path) == {f"running-x-{os.getpid()}.lwb"}
         journal.close()
         assert journals_of(tmp_path, "x") == [path]
@@ -67,22 +68,33 @@ class TestJournals:
         journal.write(PROGRAM.to_bytes())
         assert list(left_behind(tmp_path)) == []
         journal.close()
-        assert list(left_behind(tmp_path)) == [(journal_path(tmp_path, "x"), PROGRAM)]
+        assert list(left_behind(tmp_path)) == [(journal_path(tmp_path, "x"), [PROGRAM])]
 
     def test_belong_to_one_finder_at_a_time(self, tmp_path: Path) -> None:
         path = leave(tmp_path, PROGRAM.to_bytes())
         finder = left_behind(tmp_path)
-        assert next(finder) == (path, PROGRAM)
+        assert next(finder) == (path, [PROGRAM])
         assert list(left_behind(tmp_path)) == []
         assert list(finder) == []
-        assert list(left_behind(tmp_path)) == [(path, PROGRAM)]
+        assert list(left_behind(tmp_path)) == [(path, [PROGRAM])]
 
     def test_without_a_program_are_passed_over(self, tmp_path: Path) -> None:
         torn = leave(tmp_path, PROGRAM.to_bytes()[:-1])
         leave(tmp_path, b"", "running-x-2.lwb")
         whole = leave(tmp_path, PROGRAM.to_bytes(), "running-x-3.lwb")
-        assert list(left_behind(tmp_path)) == [(whole, PROGRAM)]
+        assert list(left_behind(tmp_path)) == [(whole, [PROGRAM])]
         assert names(tmp_path) == {torn.name, whole.name}
+
+    def test_with_several_programs_give_those_that_are_whole(self, tmp_path: Path) -> None:
+        other = replace(PROGRAM, operations=PROGRAM.operations[:1])
+        journal = Journal(journal_path(tmp_path, "x"))
+        journal.write(PROGRAM.to_bytes(), PROGRAM.to_bytes(), PROGRAM.to_bytes())
+        journal.write(PROGRAM.to_bytes(), other.to_bytes())
+        journal.close()
+        torn = leave(tmp_path, PROGRAM.to_bytes() + other.to_bytes()[:-1], "running-x-y.lwb")
+        found = dict(left_behind(tmp_path))
+        assert found.pop(torn) == [PROGRAM]
+        assert list(found.values()) == [[PROGRAM, other]]
 
     def test_that_cannot_be_had(self, tmp_path: Path) -> None:
         with pytest.raises(CandidateError, match=r"cannot write the journal .*: No such file"):
