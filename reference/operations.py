@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 from .schema import U8, U16, U32, U64, layout_of
 
@@ -31,7 +31,7 @@ __all__ = [
     "encode_operations",
 ]
 
-WORD = 8
+WORD: Final = 8
 """Bytes in a word, the unit in which contents are compared."""
 
 
@@ -75,13 +75,13 @@ class Kind(enum.IntEnum):
     SNAPSHOT = 47
 
 
-CPU_ACCESSES = frozenset({Kind.READ, Kind.WRITE, Kind.ADD, Kind.CAS})
-DEVICE_ACCESSES = frozenset({Kind.DREAD, Kind.DWRITE, Kind.DADD, Kind.DCAS})
-ACCESSES = CPU_ACCESSES | DEVICE_ACCESSES
-ATOMICS = frozenset({Kind.ADD, Kind.CAS, Kind.DADD, Kind.DCAS})
-EVENTS = frozenset({Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE})
+CPU_ACCESSES: Final = frozenset({Kind.READ, Kind.WRITE, Kind.ADD, Kind.CAS})
+DEVICE_ACCESSES: Final = frozenset({Kind.DREAD, Kind.DWRITE, Kind.DADD, Kind.DCAS})
+ACCESSES: Final = CPU_ACCESSES | DEVICE_ACCESSES
+ATOMICS: Final = frozenset({Kind.ADD, Kind.CAS, Kind.DADD, Kind.DCAS})
+EVENTS: Final = frozenset({Kind.RECLAIM, Kind.MIGRATE, Kind.COLLAPSE, Kind.SPLIT, Kind.MERGE})
 """Memory management events of a process's pages that must not change contents."""
-DEVICE_KINDS = frozenset(kind for kind in Kind if kind >= Kind.ATTACH)
+DEVICE_KINDS: Final = frozenset(kind for kind in Kind if kind >= Kind.ATTACH)
 
 
 class Flag(enum.IntFlag):
@@ -133,8 +133,8 @@ class Operation(NamedTuple):
     expected: Annotated[int, U64, "compare-exchange: value compared with; word k: expected + k"] = 0
 
 
-OPERATION = layout_of(Operation)
-_STRUCT = OPERATION.format
+OPERATION: Final = layout_of(Operation)
+_STRUCT: Final = OPERATION.format
 
 
 def encode_operations(operations: Iterable[Operation]) -> bytes:
@@ -154,4 +154,4 @@ def decode_operations(data: bytes | memoryview) -> list[Operation]:
     return operations
 
 
-_KNOWN = frozenset(map(int, Kind))
+_KNOWN: Final = frozenset(map(int, Kind))

@@ -9,6 +9,7 @@ the contract and not checked here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from .geometry import Geometry
 from .operations import ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, WORD, Event, Flag, Kind, Operation
@@ -17,14 +18,61 @@ from .signatures import RIGHTS, SIGNATURES
 
 __all__ = ["Liveness", "ProgramError", "check_program", "repair"]
 
-MAX_JOB = 8
+MAX_JOB: Final = 8
 """Accesses in one job."""
-MAX_LENGTH = 4 << 20
+MAX_LENGTH: Final = 4 << 20
 """Bytes of one access."""
 
 
-_EVENTS = frozenset(map(int, Event))
-_OF_ATTACHED = DEVICE_KINDS - {Kind.ATTACH, Kind.INVALIDATE}
+_EVENTS: Final = frozenset(map(int, Event))
+_OF_ATTACHED: Final = DEVICE_KINDS - {Kind.ATTACH, Kind.INVALIDATE}
+_OF_JOBS: Final = frozenset({Kind.SUBMIT, Kind.WAIT})
+_OF_KEYS: Final = frozenset({Kind.REGISTER, Kind.UNREGISTER})
+_OF_IDLE: Final = frozenset({Kind.DETACH, Kind.UNREGISTER})
+_FILE: Final = int(Flag.FILE)
+_READ: Final = int(Flag.READ)
+_RIGHTS: Final = int(Flag.READ | Flag.WRITE)
+_SOUND: Final = frozenset(map(int, RIGHTS.values()))
+"""Rights that there are."""
+
+
+class _Use(NamedTuple):
+    """What operations of a kind may say."""
+
+    unused: tuple[int, ...]
+    """Fields that are zero, by their numbers."""
+    process: bool
+    device: bool
+    page: bool
+    pages: bool
+    others: bool
+    """An event, a file, a key or a job."""
+    flags: int
+    rights: bool
+    """Some of its flags are rights."""
+
+
+def _use_of(kind: Kind) -> _Use:
+    signature = SIGNATURES[kind]
+    used, names = signature.fields | {"kind"}, Operation._fields
+    rights = any(argument.style == "rights" for argument in signature.arguments)
+    # An int, since the complement of a Flag leaves out bits without a name.
+    flags = _RIGHTS if rights else 0
+    for argument in signature.arguments:
+        flags |= int(argument.flag)
+    return _Use(
+        unused=tuple(number for number, name in enumerate(names) if name not in used),
+        process="process" in used,
+        device="device" in used,
+        page="page" in used,
+        pages="pages" in used,
+        others=not used.isdisjoint({"event", "file", "key", "job"}),
+        flags=flags,
+        rights=rights,
+    )
+
+
+_USES: Final = {kind: _use_of(kind) for kind in Kind}
 
 
 class ProgramError(ValueError):
@@ -72,30 +120,36 @@ class Liveness:
         )
 
     def _outside(self, operation: Operation, kind: Kind) -> str | None:
+        geometry, use = self.geometry, _USES[kind]
+        if use.process and operation.process >= geometry.processes:
+            return f"process {operation.process} is not below {geometry.processes}"
+        if use.device and operation.device >= geometry.devices:
+            return f"device {operation.device} is not below {geometry.devices}"
+        if use.page and operation.page >= geometry.pages:
+            return f"page {operation.page} is not below {geometry.pages}"
+        problem = self._others(operation, kind) if use.others else None
+        if problem is not None:
+            return problem
+        if kind in ACCESSES:
+            return _span(operation, geometry)
+        return _range(operation, kind, geometry) if use.pages else None
+
+    def _others(self, operation: Operation, kind: Kind) -> str | None:
         geometry = self.geometry
         used = SIGNATURES[kind].fields
-        for name, limit in (
-            ("process", geometry.processes),
-            ("device", geometry.devices),
-            ("page", geometry.pages),
-        ):
-            if name in used and getattr(operation, name) >= limit:
-                return f"{name} {getattr(operation, name)} is not below {limit}"
         if "event" in used and operation.event not in _EVENTS:
             return f"event {operation.event} is none of {', '.join(map(str, sorted(_EVENTS)))}"
-        if "file" in used and (kind == Kind.TRUNCATE or operation.flags & Flag.FILE):
+        if "file" in used and (kind == Kind.TRUNCATE or operation.flags & _FILE):
             if operation.file >= geometry.files:
                 return f"file {operation.file} is not below {geometry.files}"
         if "key" in used and operation.key > geometry.keys:
             return f"key {operation.key} is above {geometry.keys}"
         if "job" in used and operation.job > geometry.jobs:
             return f"job {operation.job} is above {geometry.jobs}"
-        if kind in ACCESSES:
-            return _span(operation, geometry)
-        return _range(operation, kind, geometry) if "pages" in used else None
+        return None
 
     def _missing(self, operation: Operation, kind: Kind) -> str | None:
-        if "process" in SIGNATURES[kind].fields and operation.process not in self.alive:
+        if _USES[kind].process and operation.process not in self.alive:
             return f"process {operation.process} does not exist"
         if kind == Kind.FORK:
             if operation.target >= self.geometry.processes:
@@ -111,18 +165,19 @@ class Liveness:
 
     def _job(self, operation: Operation, kind: Kind) -> str | None:
         job = (operation.device, operation.job)
-        if kind in {Kind.REGISTER, Kind.UNREGISTER} and operation.key == 0:
+        if kind in _OF_KEYS and operation.key == 0:
             return "key 0 is no key"
         if kind in DEVICE_ACCESSES and operation.job:
             if job in self.in_flight:
                 return f"job {operation.job} is in flight"
             if self.queued.get(job, 0) == MAX_JOB:
                 return f"job {operation.job} is full"
-        if kind == Kind.SUBMIT and job not in self.queued:
-            return f"job {operation.job} is empty or in flight"
-        if kind == Kind.WAIT and job not in self.in_flight:
-            return f"job {operation.job} is not in flight"
-        if kind in {Kind.DETACH, Kind.UNREGISTER} and self._busy(operation.device):
+        if kind in _OF_JOBS:
+            if kind == Kind.SUBMIT and job not in self.queued:
+                return f"job {operation.job} is empty or in flight"
+            if kind == Kind.WAIT and job not in self.in_flight:
+                return f"job {operation.job} is not in flight"
+        if kind in _OF_IDLE and self._busy(operation.device):
             return f"device {operation.device} has a job that was not waited for"
         return None
 
@@ -150,30 +205,23 @@ class Liveness:
 
 
 def _unused(operation: Operation, kind: Kind) -> str | None:
-    used = SIGNATURES[kind].fields | {"kind"}
-    for name, value in zip(operation._fields, operation, strict=True):
-        if value and name not in used:
-            return f"{kind.name.lower()} does not use {name}, which is {value}"
-    return _bad_flags(operation, kind)
+    use = _USES[kind]
+    for number in use.unused:
+        if operation[number]:
+            name = operation._fields[number]
+            return f"{kind.name.lower()} does not use {name}, which is {operation[number]}"
+    return _bad_flags(operation, kind) if use.flags or operation.flags else None
 
 
 def _bad_flags(operation: Operation, kind: Kind) -> str | None:
-    allowed = 0  # an int, since the complement of a Flag leaves out bits without a name
-    for argument in SIGNATURES[kind].arguments:
-        allowed |= int(argument.flag)
-        if argument.style == "rights":
-            allowed |= int(Flag.READ | Flag.WRITE)
-            if operation.flags & (Flag.READ | Flag.WRITE) not in RIGHTS.values():
-                return "write without read"
-    if operation.flags & ~allowed:
-        return f"{kind.name.lower()} does not use flags {operation.flags & ~allowed:#x}"
-    if (
-        kind == Kind.MAP
-        and not operation.flags & Flag.FILE
-        and (operation.file or operation.target)
-    ):
+    use = _USES[kind]
+    if use.rights and operation.flags & _RIGHTS not in _SOUND:
+        return "write without read"
+    if operation.flags & ~use.flags:
+        return f"{kind.name.lower()} does not use flags {operation.flags & ~use.flags:#x}"
+    if kind == Kind.MAP and not operation.flags & _FILE and (operation.file or operation.target):
         return "an anonymous mapping has neither file nor from"
-    if kind in {Kind.FAULT, Kind.REGISTER} and not operation.flags & Flag.READ:
+    if kind in {Kind.FAULT, Kind.REGISTER} and not operation.flags & _READ:
         return f"{kind.name.lower()} asks for no right"
     return None
 

@@ -7,6 +7,7 @@ where the sketch stands, provided that the kind is possible there (`choose.possi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from reference.operations import (
     ATOMICS,
@@ -40,19 +41,25 @@ from .spans import (
 
 __all__ = ["build"]
 
-_JOB_LENGTH = 64
+_JOB_LENGTH: Final = 64
 """Bytes of an access in a job, at most."""
 
-_SORT = int(Flag.SHARED | Flag.FILE)
-_READ, _READ_WRITE = int(Flag.READ), int(Flag.READ | Flag.WRITE)
-_SHARED, _FILE = int(Flag.SHARED), int(Flag.FILE)
-_U64 = (1 << 64) - 1
-_ADDEND_SHIFT = 44
-_STAMP_SHIFT = 20
-_EVENTS = tuple(map(int, Event))
-_JOB_SIZE = 3
+_SORT: Final = int(Flag.SHARED | Flag.FILE)
+_READ: Final = int(Flag.READ)
+_READ_WRITE: Final = int(Flag.READ | Flag.WRITE)
+_SHARED: Final = int(Flag.SHARED)
+_FILE: Final = int(Flag.FILE)
+_READS: Final = frozenset(map(int, (Kind.READ, Kind.DREAD)))
+_ADDS: Final = frozenset(map(int, (Kind.ADD, Kind.DADD)))
+_DWRITE: Final = int(Kind.DWRITE)
+_U64: Final = (1 << 64) - 1
+_ADDEND_SHIFT: Final = 44
+_STAMP_SHIFT: Final = 20
+_EVENTS: Final = tuple(map(int, Event))
+_JOB_SIZE: Final = 3
 """Accesses in a generated job."""
-_DEAD_KEY, _OUTSIDE = 248, 228
+_DEAD_KEY: Final = 248
+_OUTSIDE: Final = 228
 """From here on, the byte `WHERE` asks for a key that does not live, or for bytes outside its
 range: what must fail is rare, or it would be most of what happens."""
 
@@ -227,7 +234,7 @@ def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
 
 
 def _needed(kind: Kind) -> int:
-    return _READ if kind in (Kind.READ, Kind.DREAD) else _READ_WRITE
+    return _READ if kind in _READS else _READ_WRITE
 
 
 def _end(sketch: Sketch, process: int, page: int, choice: bytes) -> int:
@@ -243,12 +250,12 @@ def _values(sketch: Sketch, kind: Kind, choice: bytes, word: tuple[int, int, int
 
     Each write stamps a value of its own, by its index in the program.
     """
-    if kind in (Kind.READ, Kind.DREAD):
+    if kind in _READS:
         return 0, 0
     number = sketch.index + 1
     if kind not in ATOMICS:
         return number << _STAMP_SHIFT & _U64, 0
-    if kind in (Kind.ADD, Kind.DADD):
+    if kind in _ADDS:
         return number << _ADDEND_SHIFT & _U64, 0
     aimed = sketch.expected(*word)
     return number << _STAMP_SHIFT & _U64, aimed if choice[HOW] < 208 else aimed ^ WORD
@@ -331,7 +338,7 @@ def _device_operation(
     process = sketch.live.attached[device]
     value, expected = _values(sketch, kind, choice, (process, page, offset))
     job = _job(sketch, device, choice[HOW])
-    if kind == Kind.DWRITE and sketch.plan.description.write_unit > WORD:
+    if kind == _DWRITE and sketch.plan.description.write_unit > WORD:
         if choice[OTHER] >= sketch.plan.profile.queued:
             job = 0  # so many words that race take long to judge
         offset, length = _in_units(sketch, job, choice, (page, offset, length))
@@ -453,7 +460,7 @@ def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     return Operation(kind, process, 0, flags, page, pages, event=event)
 
 
-_BUILDERS: Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]] = {
+_BUILDERS: Final[Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]]] = {
     **dict.fromkeys((Kind.UNMAP, Kind.DISCARD, Kind.MIGRATE, Kind.SPLIT, Kind.MERGE), _area),
     **dict.fromkeys(CPU_ACCESSES, _access),
     **dict.fromkeys(DEVICE_ACCESSES, _device_access),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from reference.operations import CPU_ACCESSES, DEVICE_ACCESSES, DEVICE_KINDS, Kind, Operation
 
@@ -20,22 +21,22 @@ from .sketch import Side, Sketch
 
 __all__ = ["CHOICES", "choose", "context", "possible", "table"]
 
-CHOICES = 256
+CHOICES: Final = 256
 """Entries of a table: kind choices are taken modulo this."""
 
 # The bits of a context; the lowest two are a `Side`.
-_STRONG = 4
-_MAPPED = 8
-_ATTACHED = 16
-_DETACHED = 32
-_IDLE = 64
-_KEYS = 128
-_FORKABLE = 256
-_CHILDREN = 512
-_QUEUED = 1024
-_IN_FLIGHT = 2048
+_STRONG: Final = 4
+_MAPPED: Final = 8
+_ATTACHED: Final = 16
+_DETACHED: Final = 32
+_IDLE: Final = 64
+_KEYS: Final = 128
+_FORKABLE: Final = 256
+_CHILDREN: Final = 512
+_QUEUED: Final = 1024
+_IN_FLIGHT: Final = 2048
 
-_NEEDS: Mapping[Kind, int] = {
+_NEEDS: Final[Mapping[Kind, int]] = {
     **dict.fromkeys(DEVICE_KINDS - {Kind.INVALIDATE}, _ATTACHED),
     Kind.ATTACH: _DETACHED,
     Kind.DETACH: _ATTACHED | _IDLE,
@@ -47,13 +48,14 @@ _NEEDS: Mapping[Kind, int] = {
 }
 """What must hold for an operation of this kind to be valid."""
 
-_WANTED: Mapping[int, frozenset[Kind]] = {
+_WANTED: Final[Mapping[int, frozenset[Kind]]] = {
     Side.CPU: CPU_ACCESSES,
     Side.DEVICE: DEVICE_ACCESSES,
     Side.KEYLESS: CPU_ACCESSES | {Kind.REGISTER},
 }
 """What an aim asks for."""
-_STRONG_SHARE, _WEAK_SHARE = 0.8, 0.35
+_STRONG_SHARE: Final = 0.8
+_WEAK_SHARE: Final = 0.35
 """Share of the upper half that goes where the aim is: after an event, and after a write."""
 
 

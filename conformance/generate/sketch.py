@@ -16,14 +16,18 @@ from .plan import Plan
 
 __all__ = ["Aim", "Area", "Registration", "Side", "Sketch"]
 
-_WRITES = ACCESSES - {Kind.READ, Kind.DREAD}
-_BEYOND_U64 = 1 << 64
+_WRITES: Final = frozenset(map(int, ACCESSES - {Kind.READ, Kind.DREAD}))
+_BEYOND_U64: Final = 1 << 64
 # Plain numbers: arithmetic with enumerations is slow.
-_RIGHTS, _FILE = int(Flag.READ | Flag.WRITE), int(Flag.FILE)
-_SHARED, _DONTUNMAP = int(Flag.SHARED), int(Flag.DONTUNMAP)
-_HOT = 6
+_RIGHTS: Final = int(Flag.READ | Flag.WRITE)
+_FILE: Final = int(Flag.FILE)
+_SHARED: Final = int(Flag.SHARED)
+_DONTUNMAP: Final = int(Flag.DONTUNMAP)
+_UNMAP: Final = int(Kind.UNMAP)
+_ADDS: Final = frozenset(map(int, (Kind.ADD, Kind.DADD)))
+_HOT: Final = 6
 """Recently used pages that are remembered."""
-_PATIENCE = 4
+_PATIENCE: Final = 4
 """Operations for which an aim lasts."""
 
 
@@ -292,7 +296,7 @@ class Sketch:
         self.touch(page)
         area = self.areas[operation.process]
         # An access to what was not mapped before either says little.
-        if operation.kind == Kind.UNMAP or page in area or page + pages - 1 in area:
+        if operation.kind == _UNMAP or page in area or page + pages - 1 in area:
             self._look(Side.DEVICE, operation.process, page, pages)
 
     def _collapse(self, operation: Operation) -> None:
@@ -352,7 +356,7 @@ class Sketch:
     def _written(self, operation: Operation, process: int, last: int) -> None:
         start = operation.page * self.plan.geometry.page_size + operation.offset
         value = operation.value
-        if operation.kind in (Kind.ADD, Kind.DADD):
+        if operation.kind in _ADDS:
             value += self.expected(process, operation.page, operation.offset)
         stamp = (start, start + operation.length, value % _BEYOND_U64)
         for slot in range(operation.page, last + 1):
@@ -420,7 +424,7 @@ def _runs_of(area: dict[int, Area]) -> list[tuple[int, int]]:
     return runs
 
 
-_HANDLERS: Mapping[int, Callable[[Sketch, Operation], None]] = {
+_HANDLERS: Final[Mapping[int, Callable[[Sketch, Operation], None]]] = {
     **dict.fromkeys(
         (Kind.RECLAIM, Kind.MIGRATE, Kind.SPLIT, Kind.MERGE, Kind.INVALIDATE),
         Sketch._event,

@@ -7,7 +7,7 @@ smaller byte means a simpler answer and each answer shrinks alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from reference.geometry import Geometry
 from reference.operations import WORD
@@ -33,10 +33,17 @@ __all__ = [
     "widened",
 ]
 
-WHERE, PAGE, PAGES, OFFSET, LENGTH, HOW, OTHER, WHO = range(8)
+WHERE: Final = 0
+PAGE: Final = 1
+PAGES: Final = 2
+OFFSET: Final = 3
+LENGTH: Final = 4
+HOW: Final = 5
+OTHER: Final = 6
+WHO: Final = 7
 """Which byte of a choice decides what."""
 
-_LONGEST_USUAL = 1 << 16
+_LONGEST_USUAL: Final = 1 << 16
 """Bytes: on bigger pages, an access of a whole page would take most of the time."""
 
 T = TypeVar("T")
@@ -50,8 +57,8 @@ def _spread(*shares: tuple[int, int]) -> tuple[int, ...]:
     return tuple(table)
 
 
-_COUNTS = _spread((1, 120), (2, 76), (3, 28), (4, 22), (8, 10))
-_WORDS = _spread((1, 116), (2, 44), (3, 20), (4, 24), (6, 12), (8, 26), (0, 14))
+_COUNTS: Final = _spread((1, 120), (2, 76), (3, 28), (4, 22), (8, 10))
+_WORDS: Final = _spread((1, 116), (2, 44), (3, 20), (4, 24), (6, 12), (8, 26), (0, 14))
 """Words of an access; 0 stands for about a page."""
 
 

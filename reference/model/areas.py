@@ -7,6 +7,7 @@ and, where those are silent, mm/ of Linux 6.12.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ..operations import EVENTS, Flag, Kind, Operation
 from ..outcomes import Outcome
@@ -27,9 +28,12 @@ from .state import Broken, Problem, State
 
 __all__ = ["CALLS"]
 
-EAGAIN = 11
+EAGAIN: Final = 11
 # Plain numbers: arithmetic with enumerations is slow.
-_WRITE, _SHARED, _FILE, _DONTUNMAP = map(int, (Flag.WRITE, Flag.SHARED, Flag.FILE, Flag.DONTUNMAP))
+_WRITE: Final = int(Flag.WRITE)
+_SHARED: Final = int(Flag.SHARED)
+_FILE: Final = int(Flag.FILE)
+_DONTUNMAP: Final = int(Flag.DONTUNMAP)
 
 Call = Callable[[State, Operation, bool, AddressSpace], None]
 
@@ -264,7 +268,7 @@ def event(state: State, operation: Operation, succeeded: bool, space: AddressSpa
     """Contents, rights and areas stay as they are."""
 
 
-_FUNCTIONS: dict[Kind, Call] = {
+_FUNCTIONS: Final[dict[Kind, Call]] = {
     Kind.MAP: map_,
     Kind.UNMAP: unmap,
     Kind.REMAP: remap,
@@ -281,7 +285,7 @@ _FUNCTIONS: dict[Kind, Call] = {
     Kind.SPLIT: event,
     Kind.MERGE: merge,
 }
-CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
+CALLS: Final = {int(kind): function for kind, function in _FUNCTIONS.items()}
 
 
 def call(state: State, operation: Operation, outcome: Outcome) -> None:
@@ -306,8 +310,8 @@ def call(state: State, operation: Operation, outcome: Outcome) -> None:
             state.history.exercised["B3"] += 1
 
 
-_EVENT_KINDS = frozenset(map(int, EVENTS))
-_MAY_BE_BUSY = _EVENT_KINDS | {int(Kind.FORK)}
+_EVENT_KINDS: Final = frozenset(map(int, EVENTS))
+_MAY_BE_BUSY: Final = _EVENT_KINDS | {int(Kind.FORK)}
 """Calls that may be refused just because a mirror is busy."""
 
 
@@ -324,10 +328,11 @@ def tell(state: State, operation: Operation) -> None:
             history.event(operation.process, target_of(operation), kind)
 
 
-_REMAP = int(Kind.REMAP)
-_OF_SPACES = frozenset(map(int, (Kind.FORK, Kind.EXIT)))
+_REMAP: Final = int(Kind.REMAP)
+_TRUNCATE: Final = int(Kind.TRUNCATE)
+_OF_SPACES: Final = frozenset(map(int, (Kind.FORK, Kind.EXIT)))
 """Calls that change all of an address space."""
-_OF_FILES = frozenset(map(int, (Kind.TRUNCATE, Kind.PUNCH)))
+_OF_FILES: Final = frozenset(map(int, (Kind.TRUNCATE, Kind.PUNCH)))
 """Calls that change a file, for everybody who has it mapped."""
 
 
@@ -346,7 +351,7 @@ def _tell_file(state: State, operation: Operation) -> None:
 
 
 def _files_of(state: State, operation: Operation) -> set[File]:
-    if operation.kind == Kind.TRUNCATE:
+    if operation.kind == _TRUNCATE:
         return {state.files[operation.file]}
     space = state.spaces[operation.process]
     assert space is not None

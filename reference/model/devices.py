@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ..operations import Flag, Kind, Operation
 from ..outcomes import Outcome
@@ -179,7 +180,7 @@ def invalidate(state: State, operation: Operation, outcome: Outcome) -> None:
         state.history.event(operation.process, pages_of(operation), operation.kind)
 
 
-_FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
+_FUNCTIONS: Final[dict[Kind, Callable[[State, Operation, Outcome], None]]] = {
     Kind.ATTACH: attach,
     Kind.DETACH: detach,
     Kind.REGISTER: register,
@@ -190,7 +191,7 @@ _FUNCTIONS: dict[Kind, Callable[[State, Operation, Outcome], None]] = {
     Kind.EXCLUSIVE: exclusive,
     Kind.INVALIDATE: invalidate,
 }
-DEVICE_CALLS = {int(kind): function for kind, function in _FUNCTIONS.items()}
+DEVICE_CALLS: Final = {int(kind): function for kind, function in _FUNCTIONS.items()}
 
 
 def device_call(state: State, operation: Operation, outcome: Outcome) -> None:
@@ -204,5 +205,5 @@ def device_call(state: State, operation: Operation, outcome: Outcome) -> None:
         DEVICE_CALLS[kind](state, operation, outcome)
 
 
-_UNATTACHED = frozenset(map(int, (Kind.ATTACH, Kind.INVALIDATE)))
+_UNATTACHED: Final = frozenset(map(int, (Kind.ATTACH, Kind.INVALIDATE)))
 """What needs no device that is attached already."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 from ..geometry import Geometry
 from ..operations import Kind
 
 __all__ = ["History", "Mark"]
 
-_UNTOUCHED = -1
+_UNTOUCHED: Final = -1
 
 
 class Mark(enum.IntFlag):
@@ -35,17 +36,19 @@ class Mark(enum.IntFlag):
     """A migration to a device was asked for and not done."""
 
 
-ON_DEVICE = int(Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1)
+ON_DEVICE: Final = int(Mark.ON_DEVICE_0 | Mark.ON_DEVICE_1)
 
 
 # Plain numbers: arithmetic with enumerations is slow, and this is done for every access.
-HOLE, RETURNED, EXCLUSIVE, RACED, STALE, REFUSED = (
-    int(mark)
-    for mark in (Mark.HOLE, Mark.RETURNED, Mark.EXCLUSIVE, Mark.RACED, Mark.STALE, Mark.REFUSED)
-)
-ON_DEVICE_0 = int(Mark.ON_DEVICE_0)
+HOLE: Final = int(Mark.HOLE)
+RETURNED: Final = int(Mark.RETURNED)
+EXCLUSIVE: Final = int(Mark.EXCLUSIVE)
+RACED: Final = int(Mark.RACED)
+STALE: Final = int(Mark.STALE)
+REFUSED: Final = int(Mark.REFUSED)
+ON_DEVICE_0: Final = int(Mark.ON_DEVICE_0)
 
-WRITER_SEEN = (
+WRITER_SEEN: Final = (
     ("", "C1/cpu sees cpu", "C1/cpu sees device"),
     ("", "C1/device sees cpu", "C1/device sees device"),
 )
@@ -131,6 +134,8 @@ class History:
         return [kind for kind in Kind if events & 1 << kind]
 
 
-_OWN_RULES = {Kind.FORK: "L7", Kind.INVALIDATE: "B11"}
-_EVENT_RULES = [(1 << kind, _OWN_RULES.get(kind, f"I12/{kind.name.lower()}")) for kind in Kind]
+_OWN_RULES: Final = {Kind.FORK: "L7", Kind.INVALIDATE: "B11"}
+_EVENT_RULES: Final = [
+    (1 << kind, _OWN_RULES.get(kind, f"I12/{kind.name.lower()}")) for kind in Kind
+]
 """What a device's access counts as, by the bit of an event since its last."""

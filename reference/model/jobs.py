@@ -10,6 +10,7 @@ meantime is known again once the job was waited for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..operations import WORD, Kind, Operation
 from ..outcomes import Outcome, decode_wait
@@ -97,12 +98,14 @@ def before(state: State, operation: Operation, outcome: Outcome) -> None:
         return
     for job in state.in_flight.values():
         if not job.complete and all(job.must) and _meets(state, job, operation):
-            if operation.kind == Kind.UNMAP:
+            if operation.kind == _UNMAP:
                 job.unmapped.update(pages_of(operation))
             _conclude(state, job)
 
 
-_INVALIDATING = frozenset(map(int, (Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.DISCARD)))
+_UNMAP: Final = int(Kind.UNMAP)
+_REMAP: Final = int(Kind.REMAP)
+_INVALIDATING: Final = frozenset(map(int, (Kind.MAP, Kind.UNMAP, Kind.REMAP, Kind.DISCARD)))
 """Calls that always take the pages away.  A protection that stays as it was need not."""
 
 
@@ -111,7 +114,7 @@ def _meets(state: State, job: Job, operation: Operation) -> bool:
     if operation.process != state.attached.get(job.device):
         return False
     changed = {*pages_of(operation)}
-    if operation.kind == Kind.REMAP:
+    if operation.kind == _REMAP:
         changed.update(target_of(operation))
     return any(page in changed for page, _ in job.exposures)
 
@@ -126,7 +129,7 @@ def observe(state: State, operation: Operation) -> None:
     _settle(state)
 
 
-_UNSEEN = frozenset(map(int, {Kind.PROTECT, Kind.PUNCH, Kind.TRUNCATE, Kind.EXIT}))
+_UNSEEN: Final = frozenset(map(int, {Kind.PROTECT, Kind.PUNCH, Kind.TRUNCATE, Kind.EXIT}))
 """Calls that change mappings or files in place; all others put another slot in their place."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from operator import itemgetter
+from typing import Final
 
 from ..operations import ACCESSES, DEVICE_KINDS, Kind, Operation
 from ..protocol import Profile, check
@@ -18,7 +19,7 @@ from .timeline import timeline
 
 __all__ = ["judge"]
 
-BREAKDOWN_RULES = {
+BREAKDOWN_RULES: Final = {
     Cause.CRASH: "R1",
     Cause.HANG: "R2",
     Cause.MEMORY: "R3",
@@ -26,13 +27,14 @@ BREAKDOWN_RULES = {
     Cause.REFUSED: "R4",
     Cause.KERNEL: "R5",
 }
-_ROBUST = ("R1", "R2", "R3", "R4", "R5")
+_ROBUST: Final = ("R1", "R2", "R3", "R4", "R5")
 """Rules that every program puts to the test."""
-_WATCHED = ("W1", "W2", "W3", "W4", "W5", "W6")
+_WATCHED: Final = ("W1", "W2", "W3", "W4", "W5", "W6")
 """Those that the host watches over in every run."""
 
 
-_SNAPSHOT = int(Kind.SNAPSHOT)
+_SNAPSHOT: Final = int(Kind.SNAPSHOT)
+_WAIT: Final = int(Kind.WAIT)
 
 
 def judge(trace: Trace, profile: Profile = Profile.TOLERANT) -> Judgement:
@@ -140,7 +142,7 @@ def _by_past(trace: Trace, index: int, wrong: WrongWord, rule: str) -> str:
     return rule
 
 
-_GENERAL = {
+_GENERAL: Final = {
     Problem.VALUE: "C1",
     Problem.NO_FAULT: "A1",
     Problem.FAULT: "A2",
@@ -150,7 +152,7 @@ _GENERAL = {
     Problem.SEEN: "H12",
 }
 """The rule for every sync model, where the more telling one does not hold for this one."""
-_OWN_CONTEXT = frozenset({"C3", "G2", "G4", "G7", "G9", "H7", "X1"})
+_OWN_CONTEXT: Final = frozenset({"C3", "G2", "G4", "G7", "G9", "H7", "X1"})
 """Rules whose own context explains any wrong value, whoever wrote it."""
 
 
@@ -169,7 +171,7 @@ def rule_of(model: LastWriter, operation: Operation, broken: Broken) -> str:
             return _missing_fault(model, operation, broken)
         case Problem.FAULT:
             return _false_fault(model, operation, broken)
-    if operation.kind == Kind.WAIT:
+    if operation.kind == _WAIT:
         return _job_value(model, operation, broken)
     if operation.kind in DEVICE_KINDS:
         return _device_value(model, operation, broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ..geometry import Geometry
 from ..operations import CPU_ACCESSES, DEVICE_ACCESSES, Kind, Operation
@@ -80,8 +81,8 @@ def _device_access(state: State, operation: Operation, outcome: Outcome) -> None
         access(state, operation, outcome, process)
 
 
-_SNAPSHOT = int(Kind.SNAPSHOT)
-_STEPS: dict[int, Step] = {
+_SNAPSHOT: Final = int(Kind.SNAPSHOT)
+_STEPS: Final[dict[int, Step]] = {
     **dict.fromkeys(map(int, CPU_ACCESSES), _cpu_access),
     **dict.fromkeys(map(int, DEVICE_ACCESSES), _device_access),
     **dict.fromkeys(CALLS, call),

@@ -9,13 +9,14 @@ mapped), a mapping its rights as `may` and `must`, a word every value that it ma
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from ..operations import WORD, Flag
 from .page import GRANULE, Page
 
 __all__ = ["UNMAPPED", "AddressSpace", "File", "Mapping", "Slot"]
 
-RIGHTS = int(Flag.READ | Flag.WRITE)
+RIGHTS: Final = int(Flag.READ | Flag.WRITE)
 
 
 class File:
@@ -127,7 +128,7 @@ class Mapping:
 Slot = tuple[Mapping | None, ...]
 """Every mapping that may be at one page of an address space; almost always one."""
 
-UNMAPPED: Slot = (None,)
+UNMAPPED: Final[Slot] = (None,)
 
 
 class AddressSpace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..operations import WORD
 from .values import Change, Values, apply, holds, union
@@ -12,16 +12,16 @@ from .words import words_of
 
 __all__ = ["GRANULE", "Backing", "Page", "Side", "Watch"]
 
-GRANULE = 4096 // WORD
+GRANULE: Final = 4096 // WORD
 """Words in the smallest page of a kernel: copy-on-write and lazy free work on these.
 
 A slot of the arena may be larger.  Some candidates copy or drop it as a whole, others in granules,
 and both are right.
 """
-_BLOCK = 64
+_BLOCK: Final = 64
 """Words that are compared at once: of a large page most is as it was, or zero."""
-_BLANK = bytes(_BLOCK * WORD)
-_NONE: frozenset[int] = frozenset()
+_BLANK: Final = bytes(_BLOCK * WORD)
+_NONE: Final[frozenset[int]] = frozenset()
 Word = tuple[int, int]
 """Number and value."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..operations import Flag, Kind
 from ..outcomes import Status
 
@@ -21,21 +23,28 @@ __all__ = [
     "WRITE",
 ]
 
-OK, FAULT, ERROR, SKIPPED, UNSUPPORTED = map(int, Status)
+OK: Final = int(Status.OK)
+FAULT: Final = int(Status.FAULT)
+ERROR: Final = int(Status.ERROR)
+SKIPPED: Final = int(Status.SKIPPED)
+UNSUPPORTED: Final = int(Status.UNSUPPORTED)
 
-READ_WRITE = int(Flag.READ | Flag.WRITE)
+READ_WRITE: Final = int(Flag.READ | Flag.WRITE)
 
-READ, WRITE, ADD, CAS = map(int, (Kind.READ, Kind.WRITE, Kind.ADD, Kind.CAS))
-CPU_KIND = {READ: READ, WRITE: WRITE, ADD: ADD, CAS: CAS} | {
+READ: Final = int(Kind.READ)
+WRITE: Final = int(Kind.WRITE)
+ADD: Final = int(Kind.ADD)
+CAS: Final = int(Kind.CAS)
+CPU_KIND: Final = {READ: READ, WRITE: WRITE, ADD: ADD, CAS: CAS} | {
     int(Kind.DREAD): READ,
     int(Kind.DWRITE): WRITE,
     int(Kind.DADD): ADD,
     int(Kind.DCAS): CAS,
 }
 """READ, WRITE, ADD or CAS for every access, whoever does it."""
-NEED = {
+NEED: Final = {
     kind: int(Flag.READ) if cpu_kind == READ else READ_WRITE for kind, cpu_kind in CPU_KIND.items()
 }
 """The rights that each access needs."""
-ATTACH = int(Kind.ATTACH)
+ATTACH: Final = int(Kind.ATTACH)
 """The first kind of a device."""

@@ -7,6 +7,7 @@ places than it is, and fewer pages are known to be shared than are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from ..geometry import Geometry
 from ..operations import CPU_ACCESSES, DEVICE_ACCESSES, WORD, Flag, Kind, Operation
@@ -26,12 +27,16 @@ Place = tuple[int, int]
 """A page of an address space: process and slot."""
 
 # Plain numbers: arithmetic with enumerations is slow.
-_READ, _WRITE, _SYSTEM, _HERE, _ELSEWHERE, _ZERO = map(
-    int, (Seen.READ, Seen.WRITE, Seen.SYSTEM, Seen.HERE, Seen.ELSEWHERE, Seen.ZERO)
-)
-_PLACES = _SYSTEM | _HERE | _ELSEWHERE
-_KNOWN = sum(Seen)
-_DONTUNMAP = int(Flag.DONTUNMAP)
+_READ: Final = int(Seen.READ)
+_WRITE: Final = int(Seen.WRITE)
+_SYSTEM: Final = int(Seen.SYSTEM)
+_HERE: Final = int(Seen.HERE)
+_ELSEWHERE: Final = int(Seen.ELSEWHERE)
+_ZERO: Final = int(Seen.ZERO)
+_PLACES: Final = _SYSTEM | _HERE | _ELSEWHERE
+_KNOWN: Final = sum(Seen)
+_DONTUNMAP: Final = int(Flag.DONTUNMAP)
+_MAP: Final = int(Kind.MAP)
 
 
 class Sights:
@@ -114,7 +119,7 @@ class Sights:
             if outcome.status == OK:
                 self.devices[process][page] = 0
                 self.returned.discard((process, page))
-        if outcome.status == OK and operation.kind == Kind.MAP:
+        if outcome.status == OK and operation.kind == _MAP:
             for page in pages_of(operation):
                 self.kinds += 1
                 self.kin[process][page] = self.kinds
@@ -276,7 +281,7 @@ def _written(page: Page) -> bool:
 
 
 _Handler = Callable[[Sights, State, Operation, Outcome], None]
-_HANDLERS: Mapping[int, _Handler] = {
+_HANDLERS: Final[Mapping[int, _Handler]] = {
     **dict.fromkeys(map(int, CPU_ACCESSES), Sights.cpu_access),
     **dict.fromkeys(map(int, DEVICE_ACCESSES), Sights.device_access),
     **dict.fromkeys(map(int, (Kind.FAULT, Kind.EXCLUSIVE, Kind.REGISTER)), Sights.faulted),

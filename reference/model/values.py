@@ -7,6 +7,7 @@ the word is then not checked until it is next written, which is sound, only weak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 __all__ = [
     "ANYTHING",
@@ -25,11 +26,11 @@ __all__ = [
 Values = int | frozenset[int]
 Change = Callable[[int], int]
 """What an access makes of the value of a word."""
-MASK = (1 << 64) - 1
-MOST = 64
+MASK: Final = (1 << 64) - 1
+MOST: Final = 64
 
 
-ANYTHING: frozenset[int] = frozenset((-1,))
+ANYTHING: Final[frozenset[int]] = frozenset((-1,))
 """The set of all values, known by its identity: what it contains, which no word can hold, means
 nothing."""
 
