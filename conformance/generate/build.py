@@ -20,6 +20,7 @@ from reference.operations import (
     Operation,
 )
 
+from .made import made
 from .sketch import Aim, Registration, Side, Sketch
 from .spans import (
     HOW,
@@ -93,7 +94,7 @@ def _idle(sketch: Sketch, choice: bytes) -> int:
 def _area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     process = _process(sketch, choice)
     page, pages = area_range(sketch, process, choice)
-    return Operation(kind, process, 0, 0, page, pages)
+    return made(kind, process, 0, 0, page, pages)
 
 
 def _map(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -106,12 +107,12 @@ def _map(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     if choice[OFFSET] >= 256 - profile.shared:
         flags |= _SHARED
     if choice[HOW] < 256 - profile.files:
-        return Operation(kind, process, 0, flags, page, pages)
+        return made(kind, process, 0, flags, page, pages)
     arena = sketch.plan.geometry.pages
     origin = (page, 0, other * arena >> 8)[other % 3]
     file = other * other * sketch.plan.geometry.files >> 16
     origin = min(origin, arena - pages)
-    return Operation(kind, process, 0, flags | _FILE, page, pages, target=origin, file=file)
+    return made(kind, process, 0, flags | _FILE, page, pages, target=origin, file=file)
 
 
 def _protect(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -121,7 +122,7 @@ def _protect(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     area = sketch.areas[process].get(page)
     writable = area is not None and area.flags & _READ_WRITE == _READ_WRITE
     rights = (_READ, _READ, 0, _READ_WRITE) if writable else (_READ_WRITE, _READ_WRITE, _READ, 0)
-    return Operation(kind, process, 0, rights[choice[HOW] >> 6], page, pages)
+    return made(kind, process, 0, rights[choice[HOW] >> 6], page, pages)
 
 
 def _remap(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -140,7 +141,7 @@ def _remap(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     if abs(target - page) < pages and how & 15:
         target = _beside(page, pages, arena, target)
     flags = int(Flag.DONTUNMAP) if how >= 200 else 0
-    return Operation(kind, process, 0, flags, page, pages, target=target)
+    return made(kind, process, 0, flags, page, pages, target=target)
 
 
 def _beside(page: int, pages: int, arena: int, otherwise: int) -> int:
@@ -161,7 +162,7 @@ def _of_sort(mask: int, wanted: int) -> Callable[[Sketch, Kind, bytes], Operatio
             page, pages = runs_range(runs, sketch.plan.geometry.pages, choice)
         else:
             page, pages = area_range(sketch, process, choice)
-        return Operation(kind, process, 0, 0, page, pages)
+        return made(kind, process, 0, 0, page, pages)
 
     return build_one
 
@@ -191,7 +192,7 @@ def _collapse(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
         page, pages = inner_range(several, choice, least=2)
     else:
         page, pages = area_range(sketch, process, choice)
-    return Operation(kind, process, 0, 0, page, pages)
+    return made(kind, process, 0, 0, page, pages)
 
 
 def _truncate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -205,20 +206,20 @@ def _truncate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     ]
     if not mapped or choice[WHERE] >= 224:
         file = choice[OTHER] * len(sketch.sizes) >> 8
-        return Operation(kind, process, 0, 0, 0, choice[HOW] * (arena + 1) >> 8, file=file)
+        return made(kind, process, 0, 0, 0, choice[HOW] * (arena + 1) >> 8, file=file)
     file, page = pick(mapped, choice[OTHER])
     pages = arena if sketch.sizes[file] < arena and choice[HOW] < 160 else page + choice[HOW] % 2
-    return Operation(kind, process, 0, 0, 0, pages, file=file)
+    return made(kind, process, 0, 0, 0, pages, file=file)
 
 
 def _fork(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     child = min(set(range(sketch.plan.geometry.processes)) - sketch.live.born)
-    return Operation(kind, _process(sketch, choice), 0, 0, 0, 0, target=child)
+    return made(kind, _process(sketch, choice), 0, 0, 0, 0, target=child)
 
 
 def _exit(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     """A child rather than the parent, whose end leaves little to see."""
-    return Operation(kind, pick(sketch.processes[::-1], choice[WHO]), 0, 0, 0, 0)
+    return made(kind, pick(sketch.processes[::-1], choice[WHO]), 0, 0, 0, 0)
 
 
 def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -230,7 +231,7 @@ def _access(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     page = slot_in(sketch, process, choice, aim, _needed(kind))
     offset, length = shape(sketch.plan.geometry, page, _end(sketch, process, page, choice), choice)
     value, expected = _values(sketch, kind, choice, (process, page, offset))
-    return Operation(kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected)
+    return made(kind, process, 0, 0, page, 0, offset, length, value=value, expected=expected)
 
 
 def _needed(kind: Kind) -> int:
@@ -345,8 +346,19 @@ def _device_operation(
     elif job:
         # A race is judged word by word, and a few words race as well as a page of them.
         length = min(length, _JOB_LENGTH)
-    return Operation(
-        kind, 0, device, 0, page, 0, offset, length, 0, 0, key, job, 0, 0, value, expected
+    return made(
+        kind,
+        0,
+        device,
+        0,
+        page,
+        0,
+        offset,
+        length,
+        key=key,
+        job=job,
+        value=value,
+        expected=expected,
     )
 
 
@@ -389,7 +401,7 @@ def _mirrored_area(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     rights = 0
     if kind == Kind.FAULT:
         rights = _READ if choice[HOW] < 96 else _READ_WRITE
-    return Operation(kind, 0, device, rights, page, pages)
+    return made(kind, 0, device, rights, page, pages)
 
 
 def _register(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -408,7 +420,7 @@ def _register(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     keys = range(1, sketch.plan.geometry.keys + 1)
     free = [key for key in keys if (device, key) not in sketch.keys]
     key = pick(free if free and choice[OTHER] < 240 else keys, choice[OTHER])
-    return Operation(kind, 0, device, rights, page, pages, key=key)
+    return made(kind, 0, device, rights, page, pages, key=key)
 
 
 def _aimed(sketch: Sketch, process: int, runs: list[Span]) -> list[Span]:
@@ -426,28 +438,28 @@ def _unregister(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     else:
         device = _idle(sketch, choice)
         key = 1 + (choice[OTHER] * sketch.plan.geometry.keys >> 8)
-    return Operation(kind, 0, device, 0, 0, 0, key=key)
+    return made(kind, 0, device, 0, 0, 0, key=key)
 
 
 def _attach(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     attached = sketch.live.attached
     device = min(set(range(sketch.plan.geometry.devices)) - attached.keys())
     process = sketch.processes[0] if choice[WHO] < 128 else pick(sketch.processes, choice[OTHER])
-    return Operation(kind, process, device, 0, 0, 0)
+    return made(kind, process, device, 0, 0, 0)
 
 
 def _detach(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
-    return Operation(kind, 0, _idle(sketch, choice), 0, 0, 0)
+    return made(kind, 0, _idle(sketch, choice), 0, 0, 0)
 
 
 def _submit(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     device, job = pick(list(sketch.live.queued), choice[WHO])
-    return Operation(kind, 0, device, 0, 0, 0, job=job)
+    return made(kind, 0, device, 0, 0, 0, job=job)
 
 
 def _wait(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     device, job = pick(list(sketch.live.in_flight), choice[WHO])
-    return Operation(kind, 0, device, 0, 0, 0, job=job)
+    return made(kind, 0, device, 0, 0, 0, job=job)
 
 
 def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
@@ -457,7 +469,7 @@ def _invalidate(sketch: Sketch, kind: Kind, choice: bytes) -> Operation:
     # Only drivers are told of events that no kernel sends: a closed mirror is the kernel's too.
     events = _EVENTS if sketch.plan.description.schedules else _EVENTS[:-1]
     event = pick(events, choice[OTHER])
-    return Operation(kind, process, 0, flags, page, pages, event=event)
+    return made(kind, process, 0, flags, page, pages, event=event)
 
 
 _BUILDERS: Final[Mapping[Kind, Callable[[Sketch, Kind, bytes], Operation]]] = {

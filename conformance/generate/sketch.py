@@ -59,16 +59,22 @@ class Registration(NamedTuple):
     flags: int
 
 
-class Aim(NamedTuple):
+class Aim:
     """Pages at which something just happened, and the side that should look at them next."""
 
-    side: int
-    process: int
-    page: int
-    pages: int
-    strong: bool
-    """After an event, rather than after a mere write."""
-    until: int
+    __slots__ = ("page", "pages", "process", "side", "strong", "until")
+
+    def __init__(
+        self, side: int, process: int, page: int, pages: int, strong: bool, until: int
+    ) -> None:
+        self.side = side
+        self.process = process
+        self.page = page
+        self.pages = pages
+        self.strong = strong
+        """After an event, rather than after a mere write."""
+        self.until = until
+        """The index of the last operation for which it counts."""
 
 
 class Sketch:
