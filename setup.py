@@ -100,7 +100,7 @@ MIRRORS = (
 """Those of Linux: the name of each, and its C files besides NAME.c and what all of them share."""
 
 
-GENERATION = ("build", "choose", "closing", "made", "sketch", "spans")
+GENERATION = ("build", "choose", "closing", "fresh", "made", "sketch", "spans")
 """The modules of `conformance.generate` in which most of its time goes."""
 
 

@@ -277,13 +277,12 @@ def decode_result(payload: bytes, asked: int) -> list[Outcome]:
         raise WireError(f"{count} outcomes for {asked} operations")
     if len(payload) < split:
         raise WireError(f"{count} outcomes do not fit in a payload of {len(payload)} bytes")
-    view = memoryview(payload)
-    records, data = view[_COUNT.size : split], view[split:]
+    records, available = memoryview(payload)[_COUNT.size : split], len(payload) - split
     # Outcomes that share data could make little of it into very much.
-    if count * len(data) > MAX_PAYLOAD:
-        _check_sizes(records, len(data))
+    if count * available > MAX_PAYLOAD:
+        _check_sizes(records, available)
     try:
-        return decode_outcomes(records, data)
+        return decode_outcomes(records, payload, split)
     except ValueError as error:
         raise WireError(str(error)) from None
 

@@ -8,8 +8,8 @@ from random import Random
 
 from conformance.generate import Plan, with_sweep
 from conformance.generate.choose import choose
+from conformance.generate.fresh import program_seed
 from conformance.generate.sketch import Sketch
-from conformance.generate.strategies import program_seed
 from reference.geometry import Geometry
 from reference.mirrors import MUTANTS
 from reference.mirrors.mirror import Mirror

@@ -13,7 +13,7 @@ from reference.operations import ACCESSES, Flag, Kind
 from reference.program import Program
 from reference.schedule import ENGINE, PLAIN, Injection, Schedule, Switch, actor_of
 
-from .generate.strategies import Grown
+from .generate.fresh import Grown
 from .meetings import meetings
 from .reduce.places import places
 

@@ -28,7 +28,8 @@ from reference.syncmodels import Sync
 from .backend import NAME as BACKEND
 from .backend import steady_choices
 from .generate import PROFILES, Plan, Profile
-from .generate.strategies import Grown, grown, grown_from_seed, program_seed
+from .generate.fresh import Grown, grown_from_seed, program_seed
+from .generate.strategies import grown
 from .scheduling import CHOICES, SCHEDULES, short_sweep, switch_choices, under_schedules
 
 __all__ = ["PER_SHARD", "SCHEDULED_PER_SHARD", "Shard", "plan_for", "run_shard", "shards"]
@@ -39,8 +40,8 @@ HUGE_PER_SHARD = 4
 """Programs in a shard of huge pages, whose sweeps read megabytes."""
 SCHEDULED_PER_SHARD = 25 * SCHEDULES
 """Programs in a shard of scheduled ones, each with one schedule."""
-_EVERY, _EVERY_SCHEDULED = 9, 2
-"""One shard in so many is of Hypothesis' own generation, which takes four times as long to draw a
+_EVERY, _EVERY_SCHEDULED = 17, 2
+"""One shard in so many is of Hypothesis' own generation, which takes five times as long to draw a
 program; where each is run under many schedules that does not matter.  The first number is prime to
 what profiles and page sizes go by, so that all of them meet both."""
 _TOGETHER = 4

@@ -97,8 +97,10 @@ def encode_outcomes(outcomes: Sequence[Outcome]) -> tuple[bytes, bytes]:
     return b"".join(records), b"".join(chunks)
 
 
-def decode_outcomes(records: bytes | memoryview, data: bytes | memoryview) -> list[Outcome]:
-    """The reverse of `encode_outcomes`, trusting nothing.
+def decode_outcomes(
+    records: bytes | memoryview, data: bytes | memoryview, at: int = 0
+) -> list[Outcome]:
+    """The reverse of `encode_outcomes`, trusting nothing; the side buffer is `data` from `at` on.
 
     Raises `ValueError`, naming the outcome, for a partial record, an unknown status, a reserved
     byte that is not zero or data that lies outside the side buffer.
@@ -106,17 +108,17 @@ def decode_outcomes(records: bytes | memoryview, data: bytes | memoryview) -> li
     if len(records) % OUTCOME.size:
         raise ValueError(f"{len(records)} bytes are no whole number of {OUTCOME.size}-byte records")
     data = bytes(data)
+    available = len(data) - at
     outcomes: list[Outcome] = []
     for status, reserved, error, done, start, size in _STRUCT.iter_unpack(records):
-        end = start + size
-        if status not in _STATUSES or reserved or end > len(data):
+        if status not in _STATUSES or reserved or start + size > available:
             raise ValueError(
                 f"outcome {len(outcomes)}: "
-                + _complaint(status, reserved, f"{start}+{size}", len(data))
+                + _complaint(status, reserved, f"{start}+{size}", available)
             )
         # By its class this takes a third longer, and there is one for every operation.
-        fields = (status, error, done, data[start:end] if size else b"")
-        outcomes.append(tuple.__new__(Outcome, fields))
+        found = data[at + start : at + start + size] if size else b""
+        outcomes.append(tuple.__new__(Outcome, (status, error, done, found)))
     return outcomes
 
 

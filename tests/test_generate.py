@@ -26,8 +26,8 @@ from conformance.generate import (
 )
 from conformance.generate.build import build
 from conformance.generate.choose import CHOICES, choose, context, possible, table
+from conformance.generate.fresh import grown_from_seed
 from conformance.generate.sketch import Sketch
-from conformance.generate.strategies import grown_from_seed
 from reference.geometry import Geometry
 from reference.operations import (
     ACCESSES,

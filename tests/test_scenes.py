@@ -12,8 +12,8 @@ from generated import collect
 from conformance.backend import NAME
 from conformance.generate import Plan, with_sweep
 from conformance.generate import scenes as module
+from conformance.generate.fresh import grown_from_seed
 from conformance.generate.scenes import scene
-from conformance.generate.strategies import grown_from_seed
 from conformance.meetings import meetings
 from reference.drivers import DRIVERS
 from reference.drivers.faulting import FaultingDriver

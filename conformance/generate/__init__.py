@@ -1,10 +1,11 @@
 """Programs that are likely to find bugs: strategies, a state machine, and plain random ones."""
 
 from .closing import with_sweep
+from .fresh import random_program, random_programs
 from .measure import length_distribution, near_copies
 from .plan import Plan
 from .profile import PROFILES, Profile
-from .strategies import programs, random_program, random_programs
+from .strategies import programs
 
 __all__ = [
     "PROFILES",
