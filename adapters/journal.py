@@ -13,6 +13,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from reference.program import Program
@@ -21,9 +22,10 @@ from .candidate import CandidateError
 
 __all__ = ["Journal", "journal_path", "journals_of", "left_behind"]
 
-
 _END = bytes(8)
 """No packed program begins like this."""
+_MOST = 16
+"""Programs that are taken from a journal, whoever may have written it."""
 
 
 def journal_path(folder: Path, run: str) -> Path:
@@ -77,7 +79,7 @@ def left_behind(folder: Path) -> Iterator[tuple[Path, list[Program]]]:
     for path in sorted(folder.glob("running-*.lwb")):
         with suppress(OSError), _locked(path):
             data = path.read_bytes()
-            programs = list(_programs_in(data))
+            programs = list(islice(_programs_in(data), _MOST))
             if programs:
                 yield path, programs
             elif not data:

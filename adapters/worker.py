@@ -164,6 +164,7 @@ class Worker:
 
     def run(self, program: Program) -> Trace:
         """Run a program; whatever the candidate does is in the trace."""
+        assert not self._begun, "finish those that were begun"
         self.begin(program)
         return self.finish()
 

@@ -92,8 +92,10 @@ class TestJournals:
         journal.write(PROGRAM.to_bytes(), other.to_bytes())
         journal.close()
         torn = leave(tmp_path, PROGRAM.to_bytes() + other.to_bytes()[:-1], "running-x-y.lwb")
+        endless = leave(tmp_path, PROGRAM.to_bytes() * 1000, "running-x-z.lwb")
         found = dict(left_behind(tmp_path))
         assert found.pop(torn) == [PROGRAM]
+        assert found.pop(endless) == [PROGRAM] * 16
         assert list(found.values()) == [[PROGRAM, other]]
 
     def test_that_cannot_be_had(self, tmp_path: Path) -> None:
