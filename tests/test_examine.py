@@ -48,6 +48,8 @@ class Scripted:
         self.runs += 1
         return self.answer(program)
 
+    depth = 1
+
     def begin(self, program: Program) -> None:
         self.begun = program
 
