@@ -108,10 +108,12 @@ def _unless(event: str) -> tuple[Edit, ...]:
     return _invalidate(f"if (range->event != {event})\n\t\t{_UPDATE}")
 
 
-_STALE = frozenset({"A2", "A4", "C1", "G9", "H3", "I12"})
+_WRONG_VALUE = frozenset({"A4", "C1", "C3", "G2", "G4", "G7", "G9", "H7", "I12", "X1"})
+"""A value that is wrong is told by what its page has been through (`rule_of` of the model)."""
+_STALE = _WRONG_VALUE | {"A2", "H3"}
 """What comes next decides how a stale entry shows: by what was there before or by what belongs to
 others, by a right that is gone or by one that is missing."""
-_HALF = frozenset({"A4", "C1", "G7", "G9", "H7", "I12"})
+_HALF = _WRONG_VALUE
 """The other half of a page is whatever its frame held before."""
 CHANGES = {
     "forgets nothing": Change(_invalidate(";"), _STALE),
