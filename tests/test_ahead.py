@@ -76,6 +76,12 @@ class Noted:
         pass
 
 
+def begin(ahead: Ahead, count: int) -> None:
+    """So many, told apart by their pages."""
+    for pages in range(1, count + 1):
+        ahead.exchange(program(pages), pages)
+
+
 def rest(ahead: Ahead) -> list[Ran]:
     """All that come at the end."""
     return list(iter(ahead.last, None))
@@ -104,8 +110,7 @@ def test_as_many_run_as_the_runner_takes() -> None:
 def test_what_is_held_is_not_lost(depth: int) -> None:
     runner = Noted(depth)
     ahead = Ahead(Examiner(runner))
-    for pages in range(1, depth + 1):
-        ahead.exchange(program(pages), pages)
+    begin(ahead, depth)
     ahead.hold()
     assert not runner.begun
     ahead.hold()
@@ -117,8 +122,7 @@ def test_what_is_held_is_not_lost(depth: int) -> None:
 def test_what_was_not_to_be_trusted_is_run_again(depth: int) -> None:
     runner = Noted(depth)
     ahead = Ahead(Examiner(runner))
-    for pages in range(1, depth + 1):
-        ahead.exchange(program(pages), pages)
+    begin(ahead, depth)
     ahead.hold()
     ahead.again()
     assert list(map(pages_of, rest(ahead))) == [(1, 1), (2, 2)][:depth]
@@ -148,8 +152,7 @@ def test_where_waiting_fails_nothing_is_waited_for_any_more() -> None:
             raise CandidateError("gone")
 
     ahead = Ahead(Examiner(Lost(depth=2)))
-    for pages in (1, 2):
-        ahead.exchange(program(pages), pages)
+    begin(ahead, 2)
     with pytest.raises(CandidateError):
         ahead.exchange(program(3), 3)
     assert rest(ahead) == []
@@ -215,16 +218,29 @@ def test_each_is_told_what_it_is_told_alone(candidate: str) -> None:
     assert [len(trace.outcomes) for trace in traces] == [2, 0, 0, 2, 2, 0]
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[FrameType]:
+    """The frames that are sent from now on."""
+    frames: list[FrameType] = []
+    monkeypatch.setattr(Stream, "send", noting(frames, Stream.send))
+    return frames
+
+
+def test_another_is_sent_before_the_first_is_answered(sent: list[FrameType]) -> None:
+    with Worker("reference:faulting") as worker:
+        for pages in (1, 2):
+            worker.begin(program(pages))
+        assert sent.count(FrameType.RESET) == 2
+        assert [len(worker.finish().outcomes) for _ in range(2)] == [2, 2]
+
+
 @pytest.mark.parametrize("name", ["adapters.client._BATCH_OPERATIONS", "adapters.worker._AHEAD"])
 def test_what_would_keep_others_from_being_read_is_sent_alone(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, sent: list[FrameType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program in several parts, or a long one."""
     monkeypatch.setattr(name, 1)
-    sent: list[FrameType] = []
-    monkeypatch.setattr(Stream, "send", noting(sent, Stream.send))
     with Worker("reference:faulting") as worker:
-        sent.clear()
         for pages in (1, 2):
             worker.begin(program(pages))
         assert sent.count(FrameType.RESET) == 1
