@@ -118,7 +118,8 @@ def test_no_false_alarm_in_so_many_operations(spec: str, operations: int) -> Non
             if coverage.operations >= operations or alarms:
                 break
             run_shard(plan_for(description, description.model, shard), shard, consume)
-    assert alarms == []
+    # As a message, which is printed whole: the program may not fail again.
+    assert not alarms, alarms[0]
     assert coverage.operations >= operations
     assert coverage.exercised["R1"] == coverage.programs
     assert coverage.exercised["A2"] > operations // 20

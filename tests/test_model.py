@@ -15,7 +15,10 @@ from reference.syncmodels import Sync
 from reference.text import parse
 from reference.trace import Breakdown, Cause, Judgement, Trace
 
-HEADER = "lastwriter 1\nmodel {}\ngeometry pages=8 processes=3 devices=2 files=2 keys=4 jobs=2\n"
+HEADER = (
+    "lastwriter 1\nmodel {}\n"
+    "geometry page_size={} pages=8 processes=3 devices=2 files=2 keys=4 jobs=2\n"
+)
 
 
 def outcome_of(operation: Operation, text: str) -> Outcome:
@@ -50,9 +53,10 @@ def job_outcome(text: str) -> Outcome:
             return Outcome(Status.OK, done=8, data=struct.pack("<Q", int(word, 0)))
 
 
-def judged(text: str, model: Sync = Sync.FAULTING) -> Judgement:
+def judged(text: str, model: Sync = Sync.FAULTING, page_size: int = 4096) -> Judgement:
     lines = [line.split("=>") for line in text.strip().splitlines()]
-    program: Program = parse(HEADER.format(model) + "\n".join(line[0] for line in lines) + "\n")
+    header = HEADER.format(model, page_size)
+    program: Program = parse(header + "\n".join(line[0] for line in lines) + "\n")
     outcomes = tuple(
         outcome_of(operation, line[1].strip() if len(line) > 1 else "")
         for operation, line in zip(program.operations, lines, strict=True)
@@ -83,7 +87,7 @@ def test_judgement(model: Sync, lines: list[str], rule: str | None) -> None:
 
 @pytest.mark.parametrize("cause", Cause)
 def test_a_breakdown_is_the_answer_to_the_last_operation(cause: Cause) -> None:
-    program = parse(HEADER.format("faulting") + MAP + "\n" + write() + "\n")
+    program = parse(HEADER.format("faulting", 4096) + MAP + "\n" + write() + "\n")
     trace = Trace(program, (Outcome(Status.OK),), Breakdown(cause, "it broke"))
     violation = judge(trace).violation
     assert violation is not None
@@ -92,7 +96,7 @@ def test_a_breakdown_is_the_answer_to_the_last_operation(cause: Cause) -> None:
 
 
 def test_missing_outcomes_are_no_pass() -> None:
-    program = parse(HEADER.format("faulting") + MAP + "\n")
+    program = parse(HEADER.format("faulting", 4096) + MAP + "\n")
     violation = judge(Trace(program, ())).violation
     assert violation is not None
     assert violation.rule == "R4"

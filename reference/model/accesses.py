@@ -121,12 +121,20 @@ def _simple(
         _count_writer(state, contents, kind >= ATTACH)
         contents.take(first, data)
     _count_access(state, operation, process, operation.page)
-    if need == READ_WRITE:
-        new = _stored(operation, data, operation.length // WORD, 0)
-        if new is not None:
-            contents.writer = Side.DEVICE if kind >= ATTACH else Side.CPU
-            contents.store_run(first, new)
+    if need == READ_WRITE or kind >= ATTACH:
+        _leave(contents, operation, data)
     return True
+
+
+def _leave(contents: Page, operation: Operation, old: bytes) -> None:
+    """What an access to one page, known to be there, does to it."""
+    kind, first, count = operation.kind, operation.offset // WORD, operation.length // WORD
+    new = _stored(operation, old, count, 0)
+    if new is not None:
+        contents.writer = Side.DEVICE if kind >= ATTACH else Side.CPU
+        contents.store_run(first, new)
+    elif kind == CAS or kind >= ATTACH:
+        contents.may_claim(first, count)
 
 
 def _count_fault(state: State, operation: Operation, page: int) -> None:
@@ -220,6 +228,8 @@ class _Access:
         faulted = self.outcome.status != OK
         if faulted:
             self._check_fault(done)
+        if self.by_device and self.way.need == READ_WRITE and len(self.pieces) > 1:
+            self._copied_ahead()
         for page, first, count, before in self.pieces:
             if before < done:
                 self._piece(page, first, min(count, done - before), before)
@@ -240,6 +250,24 @@ class _Access:
         at = ahead[0]
         raise Broken(Problem.FAULT, f"page {at} allows the access, but it faulted", page=at)
 
+    def _copied_ahead(self) -> None:
+        """A device may fault in all pages before it writes to any, as get_user_pages does.
+
+        So the copy that it makes of one may be older than what it writes to the same file by way
+        of another.
+        """
+        slots = self.way.space.slots
+        written = {
+            (mapping.file, mapping.index)
+            for page, *_ in self.pieces
+            for mapping in slots[page]
+            if mapping is not None and mapping.shared
+        }
+        for page, first, count, _ in self.pieces:
+            private = [m for m in slots[page] if m is not None and not m.shared]
+            if any((mapping.file, mapping.index) in written for mapping in private):
+                maybe_copied(self.way.space, page, first, count)
+
     def _piece(self, page: int, first: int, count: int, before: int) -> None:
         if not self.way.may(page):
             raise Broken(Problem.NO_FAULT, f"page {page} does not allow the access", page=page)
@@ -258,7 +286,7 @@ class _Access:
             # Whether a failed compare-exchange counts as a write is up to the processor, and
             # a device may pin for writing what it only reads.  mmap(2) leaves it open whether a
             # private mapping shows later changes of its file.
-            maybe_copied(self.way.space, page)
+            maybe_copied(self.way.space, page, first, count)
 
     def _check_values(self, page: int, first: int, data: bytes, contents: list[Page]) -> list[Page]:
         """Check what was read; the contents that it may come from."""
@@ -308,6 +336,7 @@ class _Access:
 
     def _may_store(self, page: Page, first: int, count: int, before: int) -> None:
         operation = self.operation
+        page.may_claim(first, count)
         if CPU_KIND[operation.kind] == WRITE:
             page.may_store_run(first, bytes_of(stamps(operation.value + before, count)))
             return

@@ -18,7 +18,7 @@ from .accesses import change_of, check_answer, pieces
 from .areas import pages_of, target_of
 from .history import RACED
 from .memory import Mapping
-from .page import Page, Side, Watch
+from .page import GRANULE, Page, Side, Watch
 from .pending import Exposure, Pending
 from .plain import NEED, OK, READ_WRITE, UNSUPPORTED
 from .reach import Way, maybe_copied, way_of
@@ -188,6 +188,8 @@ def _look(state: State) -> bool:
             continue
         written = watch.written
         page.watch = Watch()
+        for granule in {word // GRANULE for word in words}:
+            page.may_claim(granule * GRANULE, GRANULE)
         for word, pending in words.items():
             if pending.look(written=word in written):
                 new = True

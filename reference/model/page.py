@@ -250,6 +250,7 @@ class Page:
     def store(self, word: int, values: Values) -> None:
         """A write happened: the word has these values, and its granule stays."""
         if self.doubtful:
+            self.may_claim(word, 1)
             self.may_store(word, values)
             return
         if self.lazy or self.backing is not None:
@@ -280,8 +281,22 @@ class Page:
             known.extend(bytes(at - len(known)))
         known[at : at + len(data)] = data
 
+    def may_claim(self, first: int = 0, count: int | None = None) -> None:
+        """Granules with any of so many words, or all, may have become this page's own just now.
+
+        What the file holds now may stay there, then, whatever becomes of the file.
+        """
+        if self.backing is None:
+            return
+        if count is None:
+            granules: Iterable[int] = self._granules()
+        else:
+            granules = range(first // GRANULE, (first + count - 1) // GRANULE + 1)
+        for granule in granules:
+            self._take_from_file(granule)
+
     def may_store(self, word: int, values: Values) -> None:
-        """A write may have happened, so the granule may or may not have been claimed."""
+        """A write may have happened; what that makes of its granule `may_claim` says."""
         self._put(word, union(self.values(word), values))
         self.rewritten = self.lazy
         if self.watch is not None:
@@ -290,6 +305,7 @@ class Page:
     def may_store_run(self, first: int, data: bytes) -> None:
         """A write of consecutive words may have happened."""
         unsure = self.unsure_in(first, len(data))
+        self.may_claim(first, len(data) // WORD)
         if self.plain:
             self.may_turn_into(first, data)
             for word in unsure:
@@ -395,24 +411,32 @@ class Page:
     def own(self) -> None:
         """Every granule was copied from the file, if it had not been before."""
         if self.backing is not None:
-            behind = self._behind()
-            words = {*self.written(), *(() if behind is None else behind.written())}
-            for granule in {word // GRANULE for word in words}:
+            for granule in self._granules():
                 self._claim(granule)
             self.backing = None
 
+    def _granules(self) -> set[int]:
+        """Granules with anything but zeros, here or in the file."""
+        behind = self._behind()
+        words = {*self.written(), *(() if behind is None else behind.written())}
+        return {word // GRANULE for word in words}
+
     def _claim(self, granule: int) -> None:
         """From here on the granule stays and is this page's own."""
-        if self.backing is not None and granule not in self.copied:
-            behind = self._behind()
-            words = {*self._in(granule), *(() if behind is None else behind._in(granule))}
-            for word in words:
-                self._put(word, self.values(word))
+        if self.backing is not None:
+            self._take_from_file(granule)
             self.copied |= {granule}
         if self.lazy and granule not in self.kept:
             for word in self._in(granule):
                 self._put(word, self.values(word))
             self.kept |= {granule}
+
+    def _take_from_file(self, granule: int) -> None:
+        """Keep what may be read of a granule from the file, as what may have been copied."""
+        if granule not in self.copied:
+            behind = self._behind()
+            for word in {*self._in(granule), *(() if behind is None else behind._in(granule))}:
+                self._put(word, self.values(word))
 
     def _in(self, granule: int) -> list[int]:
         """Words of the granule that may be other than zero."""

@@ -35,16 +35,21 @@ def surely_reachable(slot: Slot, need: int) -> bool:
     return bool(slot)
 
 
-def maybe_copied(space: AddressSpace, page: int) -> None:
+def maybe_copied(space: AddressSpace, page: int, first: int = 0, count: int | None = None) -> None:
     """A private file page may have got its own copy: from here on both are possible.
 
     All copies that it may have got at some time are kept as one, so that there are never more.
+    With `first` and `count` only those words were touched, and the rest of a large page that has
+    a copy already may still be the file's.
     """
     slot = space.slots[page]
     for mapping in slot:
-        if mapping is None or not mapping.through:
+        if mapping is None:
             continue
-        contents = mapping.page()
+        if mapping.own is not None:
+            mapping.own.may_claim(first, count)
+            continue
+        contents = None if mapping.shared else mapping.page()
         if contents is None:
             continue
         twin = _copy_of(mapping, slot)
