@@ -98,7 +98,7 @@ class _Begun:
         link, outcomes = self.link, list[Outcome]()
         assert link is not None, "it was sent"
         if self._breakdown is not None:
-            return Trace(self.program, (), self._breakdown)
+            return self._trace(link, [], self._breakdown)
         link.allow()
         try:
             if self._play is not None:
@@ -106,11 +106,17 @@ class _Begun:
             else:
                 for batch in self._outcomes:
                     outcomes += batch
-                trace = Trace(self.program, tuple(outcomes))
+                trace = self._trace(link, outcomes)
             link.settle()
         except WireError as error:
-            return Trace(self.program, tuple(outcomes), link.explain(error))
+            return self._trace(link, outcomes, link.explain(error))
         return trace
+
+    def _trace(
+        self, link: Link, outcomes: list[Outcome], breakdown: Breakdown | None = None
+    ) -> Trace:
+        atomicity = link.description.atomicity
+        return Trace(self.program, tuple(outcomes), breakdown, atomicity=atomicity)
 
 
 class Worker:
@@ -303,7 +309,8 @@ class InProcess:
             self._stepped.reset(program.geometry)
             doing = "run"
             answer: object = self._stepped.run(program.operations)
-            return Trace(program, tuple(check_outcomes(program.operations, answer)))
+            outcomes = tuple(check_outcomes(program.operations, answer))
+            return Trace(program, outcomes, atomicity=self.description.atomicity)
         except GarbageError as error:
             cause, text = Cause.GARBAGE, str(error)
         except CandidateError as error:

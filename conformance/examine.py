@@ -275,5 +275,5 @@ def _failing_prefix(traces: dict[Program, Trace], short: Program) -> Trace | Non
     operations = short.operations
     for program, trace in traces.items():
         if program.operations[: len(operations)] == operations:
-            return Trace(short, trace.outcomes[: len(operations)], trace.breakdown)
+            return trace.cut(short)
     return None

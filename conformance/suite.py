@@ -397,11 +397,10 @@ class _Hunt:
 
     def _take(self, trace: Trace, violation: Violation) -> None:
         end = violation.index + 1
-        short = trace.program.with_operations(trace.program.operations[:end])
-        cut = Trace(short, trace.outcomes[:end], trace.breakdown)
+        cut = trace.cut(trace.program.with_operations(trace.program.operations[:end]))
         found = self.failures[0].found if self.failures else trace.program
         self.checked.failing[violation.rule] += 1
-        self.failures.append(Failure(short, violation, cut, found, self.runs, unstable=False))
+        self.failures.append(Failure(cut.program, violation, cut, found, self.runs, unstable=False))
 
     def failure(self, *, unstable: bool) -> Failure:
         """What Hypothesis ended with; if it was led astray, the shortest program that failed."""

@@ -37,6 +37,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Bytes: the writes of jobs begin and end at multiples of this, and so do the device's other
     writes while a job is in flight.  More than a word if the device can only write more at once:
     of a smaller write it would have to write back what it has read around it."""
+    atomicity: int = WORD
+    """Bytes: what a job reads or writes as one while somebody else does.  1 if the words of a job
+    are copied byte by byte, so that one which is written meanwhile may come out as a mixture."""
     schedules: bool = False
     """It runs programs under a schedule: a driver on the host."""
     left_out: dict[str, str] = {}
@@ -56,6 +59,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("keyed: needs at least one key")
         if self.write_unit < WORD or any(size % self.write_unit for size in self.page_sizes):
             raise ValueError(f"write_unit: {self.write_unit} is no part of a page slot")
+        if self.atomicity not in {1, WORD}:
+            raise ValueError(f"atomicity: {self.atomicity} is neither 1 nor {WORD}")
         for page_size in self.page_sizes:
             self.limit(Geometry(page_size=page_size)).check()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from .operations import Operation
+from .operations import WORD, Operation
 from .outcomes import Outcome
 from .program import Program
 from .record import Entry
@@ -118,6 +118,13 @@ class Trace:
     """Operations that may fail because a failure was injected into what they do."""
     copies: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """By operation the processes and pages of which a private copy was made just before it."""
+    atomicity: int = WORD
+    """Bytes that a job reads or writes as one, as the candidate describes itself."""
+
+    def cut(self, program: Program) -> Trace:
+        """What came of a program that is this one without its last operations."""
+        outcomes = self.outcomes[: len(program)]
+        return replace(self, program=program, outcomes=outcomes, hosted=None)
 
     def as_taken(self) -> Program:
         """The program with the schedule that was taken, so that it runs the same way again."""

@@ -8,7 +8,7 @@ from model_cases import FAULTING, MAP, write
 from model_keyed_cases import REFCOUNTING, REGISTRATION
 
 from reference.model import judge
-from reference.operations import ACCESSES, ATOMICS, Kind, Operation
+from reference.operations import ACCESSES, ATOMICS, WORD, Kind, Operation
 from reference.outcomes import Outcome, Status, encode_wait
 from reference.program import Program
 from reference.syncmodels import Sync
@@ -53,7 +53,9 @@ def job_outcome(text: str) -> Outcome:
             return Outcome(Status.OK, done=8, data=struct.pack("<Q", int(word, 0)))
 
 
-def judged(text: str, model: Sync = Sync.FAULTING, page_size: int = 4096) -> Judgement:
+def judged(
+    text: str, model: Sync = Sync.FAULTING, page_size: int = 4096, atomicity: int = WORD
+) -> Judgement:
     lines = [line.split("=>") for line in text.strip().splitlines()]
     header = HEADER.format(model, page_size)
     program: Program = parse(header + "\n".join(line[0] for line in lines) + "\n")
@@ -61,7 +63,7 @@ def judged(text: str, model: Sync = Sync.FAULTING, page_size: int = 4096) -> Jud
         outcome_of(operation, line[1].strip() if len(line) > 1 else "")
         for operation, line in zip(program.operations, lines, strict=True)
     )
-    return judge(Trace(program, outcomes))
+    return judge(Trace(program, outcomes, atomicity=atomicity))
 
 
 CASES = [

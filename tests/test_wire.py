@@ -200,6 +200,7 @@ class TestPayloads:
             ({"page_sizes": []}, "page_sizes: empty"),
             ({"write_unit": 4}, "write_unit: 4 is no part of a page slot"),
             ({"write_unit": 8192}, "write_unit: 8192 is no part of a page slot"),
+            ({"atomicity": 4}, "atomicity: 4 is neither 1 nor 8"),
             ({"name": "\x1b[2J"}, "unprintable characters"),
             ({"notes": ["a\nb"]}, "unprintable characters"),
             ({"left_out": {"map": "\x07"}}, "unprintable characters"),

@@ -19,6 +19,8 @@
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 0;         /* the machine has no disk */
 const uint32_t write_unit = SMALL_PAGE; /* the driver stores whole pages */
+/* The kernel copies words as such on a processor without FSRM, which is what the machine has. */
+const uint32_t atomicity = WORD;
 
 enum { COMMAND_PAGES = MAX_LENGTH / SMALL_PAGE }; /* pages of one command */
 

@@ -24,6 +24,7 @@
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 2;
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = WORD;
 
 /* Checks for a completion before it is slept for: most accesses that meet no fault take no longer.
  * Ten times as many make the candidate quicker by a fifth when it is alone, and slower by as much

@@ -17,6 +17,7 @@
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 2;
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = 1; /* the kernel may copy with "rep movsb" */
 
 /* The kernel stops at the first page that it cannot reach: what it did before is a prefix, and
  * only if there is none does it say why. */

@@ -130,6 +130,8 @@ extern const unsigned disk_files;
 /* Bytes: the device's writes begin and end at multiples of this while a job is in flight, and
  * those of jobs always do.  A word, unless the device can only write more at once. */
 extern const uint32_t write_unit;
+/* Bytes that a job reads or writes as one while somebody else does: 1, or a word. */
+extern const uint32_t atomicity;
 
 /* In the coordinator, once, before process 0 exists; 0 or -1 with errno. */
 int device_start(void);

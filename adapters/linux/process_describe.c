@@ -152,7 +152,7 @@ const char *describe_mirror(void)
              FILES, JOBS);
     describe_operations();
     describe_huge();
-    describe("\"write_unit\":%u,", write_unit);
+    describe("\"write_unit\":%u,\"atomicity\":%u,", write_unit, atomicity);
     device_describe();
     describe("\"notes\":[");
     device_notes();

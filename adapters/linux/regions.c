@@ -13,6 +13,7 @@
 
 const unsigned disk_files = 0; /* there are none in the machine */
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = WORD;
 
 static struct region regions[DEVICES][KEYS];
 

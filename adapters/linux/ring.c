@@ -35,6 +35,7 @@ struct ring {
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 0; /* the kernel does not pin pages of disk files */
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = 1; /* the kernel may copy with "rep movsb" */
 
 static struct ring rings[DEVICES];
 

@@ -18,6 +18,7 @@
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 2;
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = WORD;
 
 struct svm svm;
 

@@ -31,6 +31,7 @@ struct splicer {
 const unsigned device_count = DEVICES;
 const unsigned disk_files = 0;
 const uint32_t write_unit = WORD;
+const uint32_t atomicity = WORD;
 
 static struct splicer splicers[DEVICES];
 static char *buffer; /* of all that a pipe can hold */

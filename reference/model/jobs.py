@@ -23,7 +23,7 @@ from .pending import Exposure, Pending
 from .plain import NEED, OK, READ_WRITE, UNSUPPORTED
 from .reach import Way, maybe_copied, way_of
 from .state import Broken, Job, Part, Place, Problem, State
-from .values import Values, apply, describe, holds, union
+from .values import Values, apply, describe, holds, mixes, union
 from .words import words_of
 
 __all__ = ["before", "enqueue", "observe", "submit", "wait"]
@@ -286,7 +286,7 @@ def _pending(state: State, page: Page, word: int) -> Pending:
         page.watch = Watch()
     pending = words.get(word)
     if pending is None:
-        pending = words[word] = Pending(page, word)
+        pending = words[word] = Pending(page, word, tears=state.tears)
     return pending
 
 
@@ -341,7 +341,7 @@ def _check(state: State, job: Job, index: int, access: Operation, outcome: Outco
     for page in met:
         state.history.marks[process][page] |= RACED
     if outcome.data:
-        _check_values(job, index, words_of(outcome.data))
+        _check_values(job, index, words_of(outcome.data), tears=state.tears)
     exercised = state.history.exercised
     exercised["C2"] += len(met)
     overtaken = any(part.page in job.unmapped for part in parts)
@@ -360,11 +360,11 @@ def _met(job: Job, part: Part) -> bool:
     return any(exposure.raced or job.complete for exposure in exposures)
 
 
-def _check_values(job: Job, index: int, old: Sequence[int]) -> None:
+def _check_values(job: Job, index: int, old: Sequence[int], *, tears: bool) -> None:
     places = [place for part in job.parts[index] for place in part.places]
     for place, value in zip(places, old, strict=False):
         seen = job.exposures[place].seen if place in job.exposures else frozenset()
-        if not holds(seen, value):
+        if not (holds(seen, value) or (tears and mixes(seen, value))):
             page, word = place
             message = (
                 f"access {index + 1} of the job: page {page} word {word}: "

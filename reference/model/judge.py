@@ -66,7 +66,7 @@ def _follow(trace: Trace) -> tuple[Violation | None, dict[str, int]]:
     """The first outcome that is not allowed, and how often rules were put to the test."""
     program = trace.program
     looks = any(operation.kind == _SNAPSHOT for operation in program.operations)
-    model = LastWriter(program.geometry, program.model, looks=looks)
+    model = LastWriter.of(trace, looks=looks)
     exercised = model.state.history.exercised
     for index, (operation, outcome) in enumerate(
         zip(program.operations, trace.outcomes, strict=False)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from ..geometry import Geometry
-from ..operations import CPU_ACCESSES, DEVICE_ACCESSES, Kind, Operation
+from ..operations import CPU_ACCESSES, DEVICE_ACCESSES, WORD, Kind, Operation
 from ..outcomes import Outcome
 from ..syncmodels import Sync
+from ..trace import Trace
 from . import jobs
 from .accesses import access
 from .areas import CALLS, call
@@ -31,9 +32,17 @@ class LastWriter:
     does it judge what snapshots show.
     """
 
-    def __init__(self, geometry: Geometry, sync: Sync, *, looks: bool = False) -> None:
-        self.state = State(geometry, sync)
+    def __init__(
+        self, geometry: Geometry, sync: Sync, *, looks: bool = False, atomicity: int = WORD
+    ) -> None:
+        self.state = State(geometry, sync, tears=atomicity < WORD)
         self.sights = Sights(geometry) if looks else None
+
+    @classmethod
+    def of(cls, trace: Trace, *, looks: bool = False) -> LastWriter:
+        """The model that a trace is to be judged by, at its beginning."""
+        program = trace.program
+        return cls(program.geometry, program.model, looks=looks, atomicity=trace.atomicity)
 
     def step(self, operation: Operation, outcome: Outcome, excused: bool = False) -> None:
         """An `excused` operation may fail for no reason; all else about it stays as it is."""

@@ -38,6 +38,7 @@ class InOrder:
             if excused
             else excused,
             copies=_copies(hosted),
+            atomicity=trace.atomicity,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .page import Page
-from .values import ANYTHING, MOST, Change, Values, collect, members, union
+from .values import ANYTHING, MOST, Change, Values, collect, members, mixtures, union
 
 __all__ = ["Exposure", "Pending"]
 
@@ -34,11 +34,23 @@ class Pending:
     there is a new value, of which nothing was made yet.
     """
 
-    __slots__ = ("behind", "changes", "exposures", "joined", "made", "page", "values", "word")
+    __slots__ = (
+        "behind",
+        "changes",
+        "exposures",
+        "joined",
+        "made",
+        "page",
+        "tears",
+        "values",
+        "word",
+    )
 
-    def __init__(self, page: Page, word: int) -> None:
+    def __init__(self, page: Page, word: int, *, tears: bool = False) -> None:
         self.page = page
         self.word = word
+        self.tears = tears
+        """Changes are made byte by byte."""
         self.values = page.values(word)
         self.made = dict.fromkeys(members(self.values), 0)
         """By value: bit mask of the changes that led to it, on every way that is known."""
@@ -99,6 +111,19 @@ class Pending:
             exposure.seen = union(self.values, exposure.seen)
 
     def _close(self) -> None:
+        """All that the values may become by the changes, and in the midst of one."""
+        self._follow()
+        while self.tears and self.values is not ANYTHING:
+            mixed = mixtures(self.values)
+            if mixed == self.values:
+                return
+            self.values = mixed
+            if mixed is not ANYTHING:
+                self.made = dict.fromkeys(members(mixed), 0) | self.made
+                self._follow()
+
+    def _follow(self) -> None:
+        """What the changes make of all values, one after another."""
         made, todo = self.made, list(self.made)
         while todo:
             value = todo.pop()
@@ -108,7 +133,7 @@ class Pending:
                     continue
                 new = change(value)
                 # On several ways to a value, only what lies on all of them was surely made.
-                after = (before | bit) & made.get(new, -1)
+                after = (before | self._sure(bit, change, new)) & made.get(new, -1)
                 if made.get(new) != after:
                     made[new] = after
                     todo.append(new)
@@ -117,3 +142,10 @@ class Pending:
                 return
         if not isinstance(self.values, int) or len(made) > 1:
             self.values = collect(made)
+
+    def _sure(self, bit: int, change: Change, new: int) -> int:
+        """The bit of a change that is over when the word holds what it makes of it.
+
+        A write of bytes may have some left to do that are as they were.
+        """
+        return 0 if self.tears and change(new) == new else bit

@@ -117,8 +117,10 @@ class Job:
 class State:
     """Address spaces, files, devices and jobs."""
 
-    def __init__(self, geometry: Geometry, sync: Sync) -> None:
+    def __init__(self, geometry: Geometry, sync: Sync, *, tears: bool = False) -> None:
         self.geometry = geometry
+        self.tears = tears
+        """A word that jobs in flight access may come out as a mixture of what it held."""
         self.sync = SYNC_MODELS[sync]
         self.keyed = self.sync.pins or self.sync.revalidates
         """Every access of a device goes through a registration."""

@@ -32,7 +32,7 @@ class Moment:
 def timeline(trace: Trace, upto: int, wrong: WrongWord) -> list[Moment]:
     """What the address of a word held, change by change, before operation `upto`."""
     program = trace.program
-    model = LastWriter(program.geometry, program.model)
+    model = LastWriter.of(trace)
     moments = [Moment(-1, None)]
     for index in range(upto):
         operation, outcome = program.operations[index], trace.outcomes[index]

@@ -20,6 +20,8 @@ __all__ = [
     "describe",
     "holds",
     "members",
+    "mixes",
+    "mixtures",
     "union",
 ]
 
@@ -60,6 +62,27 @@ def union(left: Values, right: Values) -> Values:
     if both == left:
         return left
     return ANYTHING if len(both) > MOST else collect(both)
+
+
+def mixes(values: Values, value: int) -> bool:
+    """Whether each byte of `value` is that of some of the values."""
+    several = members(values)
+    return values is ANYTHING or all(
+        any((value ^ each) >> at & 0xFF == 0 for each in several) for at in range(0, 64, 8)
+    )
+
+
+def mixtures(values: Values) -> Values:
+    """All values of which `mixes` is true."""
+    if isinstance(values, int) or values is ANYTHING:
+        return values
+    mixed = [0]
+    for at in range(0, 64, 8):
+        bytes_at = {value & 0xFF << at for value in values}
+        if len(mixed) * len(bytes_at) > MOST:
+            return ANYTHING
+        mixed = [value | byte for value in mixed for byte in bytes_at]
+    return collect(mixed)
 
 
 def apply(function: Change, values: Values) -> Values:
