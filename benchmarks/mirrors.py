@@ -70,7 +70,7 @@ def check(worker: Worker) -> tuple[list[Program], float]:
     def judge(ran: Ran | None) -> None:
         if ran is not None and examiner.account(ran.trace, ran.length) is not None:
             ahead.hold()
-            if examiner.distrust():
+            if examiner.distrust(ran.trace):
                 ahead.again()
 
     def consume(program: Program, length: int) -> bool:

@@ -136,14 +136,14 @@ class Examiner:
         """The word on a trace under this profile; the runner is told if it failed."""
         judgement = judge(trace, self.profile)
         if judgement.violation is not None:
-            self.distrust()
+            self.distrust(trace)
         return judgement
 
     def examine(self, program: Program, length: int | None = None) -> Violation | None:
         """Run and judge a program whose first `length` operations are not a closing sweep."""
         violation = self.account(self._run(program), length)
         if violation is not None:
-            self.distrust()
+            self.distrust(self.trace)
         return violation
 
     def account(self, trace: Trace, length: int | None = None) -> Violation | None:
@@ -154,9 +154,13 @@ class Examiner:
         self.coverage.pct.add(trace)
         return judgement.violation
 
-    def distrust(self) -> bool:
-        """A program has failed: whether what ran after it may be harmed by that."""
-        return isinstance(self.runner, Worker) and self.runner.distrust()
+    def distrust(self, trace: Trace) -> bool:
+        """A program has failed: whether what ran after it may be harmed by that.
+
+        After a breakdown that was another candidate.
+        """
+        runner = self.runner
+        return trace.breakdown is None and isinstance(runner, Worker) and runner.distrust()
 
     def begin(self, program: Program) -> None:
         """Have a program run, without waiting for it."""

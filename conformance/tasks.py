@@ -403,15 +403,14 @@ class _Work:
 
     def _look_at(self, ran: Ran | None, ahead: Ahead) -> None:
         examiner = _STATE.open()
-        violation = None if ran is None else examiner.account(ran.trace, ran.length)
-        if violation is None:
+        if ran is None or (violation := examiner.account(ran.trace, ran.length)) is None:
             return
-        harmed = False
+        trace, harmed = ran.trace, False
 
         def settle() -> None:
             nonlocal harmed
             ahead.hold()
-            harmed = examiner.distrust()
+            harmed = examiner.distrust(trace)
 
         self._failed(examiner, violation, settle)
         if harmed:

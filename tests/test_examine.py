@@ -219,6 +219,29 @@ def test_a_candidate_that_is_lost_is_the_callers_business() -> None:
     assert examiner.coverage.programs == 0
 
 
+def test_a_machine_is_not_replaced_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a breakdown another candidate runs already, to which no harm was done."""
+    replacing = iter([True, True])
+    with Worker("reference:faulting") as worker:
+        wrong = worker.run(failing())
+        outcome = next(each for each in wrong.outcomes if each.data)
+        spoilt = replace(
+            wrong,
+            outcomes=tuple(
+                each._replace(data=bytes(len(each.data) - 1) + b"\7") if each is outcome else each
+                for each in wrong.outcomes
+            ),
+        )
+        crashed = replace(wrong, outcomes=(), breakdown=Breakdown(Cause.CRASH, "it is gone"))
+        monkeypatch.setattr(worker, "distrust", lambda: next(replacing))
+        examiner = Examiner(worker)
+        assert examiner.judge(crashed).violation is not None
+        assert not examiner.distrust(crashed)
+        assert examiner.judge(spoilt).violation is not None
+        assert examiner.distrust(spoilt)
+        assert next(replacing, None) is None, "twice, for what was wrong"
+
+
 def test_as_found() -> None:
     program = failing()
     violation = Violation("C1", 3, "wrong")
