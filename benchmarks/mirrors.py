@@ -1,8 +1,9 @@
 """What of a mirror's speed is left when the suite checks it: generated, run and judged.
 
 The same programs are then sent to the same candidate again as packed batches, whose answers are
-received and not even decoded.  The suite's share is what lies between the two.  Last, as many
-processes as there are CPUs check them side by side, as those of a certification do.
+received and not even decoded, the next program being sent while one runs, as the suite does.  The
+suite's share is what lies between the two.  Last, as many processes as there are CPUs check them
+side by side, as those of a certification do.
 
     python -m benchmarks mirrors [SPEC…]
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 
@@ -39,6 +42,10 @@ ROUNDS = 4
 """Times that each is measured, in turns; the best counts."""
 LIMITS = Limits(seconds=60, start=120)
 CONSOLE = Console(width=100)
+AHEAD = 60 << 10
+"""Bytes that a candidate may be sent while it does something else."""
+
+Frames = list[tuple[FrameType, bytes]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def check(worker: Worker) -> tuple[list[Program], float]:
     return programs, time.perf_counter() - start
 
 
-def frames(program: Program) -> list[tuple[FrameType, bytes]]:
+def frames(program: Program) -> Frames:
     """The frames that a program is sent as."""
     made = [(FrameType.RESET, encode_geometry(program.geometry))]
     records, at = encode_operations(program.operations), 0
@@ -100,28 +107,46 @@ def frames(program: Program) -> list[tuple[FrameType, bytes]]:
     return made
 
 
-def send(stream: Stream, program: Sequence[tuple[FrameType, bytes]]) -> float:
-    """Seconds to have it run, one frame after the other."""
-    start = time.perf_counter()
-    for kind, payload in program:
-        stream.send(kind, payload)
-        stream.receive()
-    return time.perf_counter() - start
+def exchange(stream: Stream, programs: Sequence[Frames], depth: int) -> Iterator[None]:
+    """Have programs run, and say so after each; a short one is sent while those before it run."""
+    waited_for: deque[Frames] = deque()
+
+    def receive() -> None:
+        for _ in waited_for[0]:
+            stream.receive()
+        waited_for.popleft()
+
+    for program in programs:
+        short = sum(len(payload) for _, payload in program) <= AHEAD
+        while waited_for and not (short and len(waited_for) < depth):
+            receive()
+            yield
+        for kind, payload in program:
+            stream.send(kind, payload)
+            if not short:
+                stream.receive()
+        if short:
+            waited_for.append(program)
+        else:
+            yield
+    while waited_for:
+        receive()
+        yield
 
 
-def send_all(spec: str, programs: Sequence[Program]) -> float:
+def send_all(spec: str, programs: Sequence[Program], depth: int) -> float:
     """Operations in a second of those programs that the candidate survives."""
-    link, operations, seconds = ChildLink(spec, LIMITS), 0, 0.0
-    try:
-        for program in programs:
-            try:
-                seconds += send(link.client.stream, frames(program))
-                operations += len(program)
-            except ClosedError:
-                link.close()
-                link = ChildLink(spec, LIMITS)
-    finally:
-        link.close()
+    made, done, operations, seconds = [*map(frames, programs)], 0, 0, 0.0
+    while done < len(made):
+        with closing(ChildLink(spec, LIMITS)) as link:
+            start = end = time.perf_counter()
+            with suppress(ClosedError):
+                for _ in exchange(link.client.stream, made[done:], depth):
+                    end = time.perf_counter()
+                    operations += len(programs[done])
+                    done += 1
+            done += 1  # which it did not survive, if there is one
+            seconds += end - start
     return operations / seconds
 
 
@@ -153,7 +178,7 @@ def measure(spec: str) -> Row:
         for _ in range(ROUNDS):
             programs, seconds = check(worker)
             checked.append(sum(map(len, programs)) / seconds)
-            raw.append(send_all(spec, programs))
+            raw.append(send_all(spec, programs, worker.depth))
             # Each process takes one: none goes on before all have begun.
             beside.append(sum(others.map(_check_beside, [spec] * count, chunksize=1)))
     return Row(spec, max(checked), max(raw), max(beside))
