@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import adapters
 from adapters import ccffi, clib
 from adapters.candidate import Candidate
 from adapters.worker import Worker
@@ -38,7 +39,7 @@ __all__ = ["main"]
 BATCH = 100
 PROGRAMS = 200
 REPEATS = 7
-EXAMPLES = Path(__file__).parents[1] / "adapters" / "examples"
+EXAMPLES = Path(adapters.__path__[0]) / "examples"
 
 TIMER = """
 #include <stdlib.h>
