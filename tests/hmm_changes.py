@@ -240,6 +240,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python tests/hmm_changes.py FOLDER")
     try:
-        (Path(sys.argv[1]) / "test_hmm.c").write_text(mended())
+        folder = Path(sys.argv[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "test_hmm.c").write_text(mended())
     except (CandidateError, OSError) as error:
         sys.exit(str(error))
