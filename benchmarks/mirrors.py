@@ -75,7 +75,9 @@ def check(worker: Worker) -> tuple[list[Program], float]:
     ahead = Ahead(examiner)
 
     def judge(ran: Ran | None) -> None:
-        if ran is not None and examiner.account(ran.trace, ran.length) is not None:
+        if ran is None or examiner.account(ran.trace, ran.length) is None:
+            return
+        if ran.trace.breakdown is None:
             ahead.hold()
             if examiner.distrust(ran.trace):
                 ahead.again()
@@ -135,19 +137,16 @@ def exchange(stream: Stream, programs: Sequence[Frames], depth: int) -> Iterator
 
 
 def send_all(spec: str, programs: Sequence[Program], depth: int) -> float:
-    """Operations in a second of those programs that the candidate survives."""
-    made, done, operations, seconds = [*map(frames, programs)], 0, 0, 0.0
+    """Operations in a second, with what it takes to replace a candidate that dies of a program."""
+    made, done, start = [*map(frames, programs)], 0, 0.0
     while done < len(made):
         with closing(ChildLink(spec, LIMITS)) as link:
-            start = end = time.perf_counter()
+            start = start or time.perf_counter()
             with suppress(ClosedError):
                 for _ in exchange(link.client.stream, made[done:], depth):
-                    end = time.perf_counter()
-                    operations += len(programs[done])
                     done += 1
-            done += 1  # which it did not survive, if there is one
-            seconds += end - start
-    return operations / seconds
+        done += 1  # which it has died of, if there is one
+    return sum(map(len, programs)) / (time.perf_counter() - start)
 
 
 _READY: list[Barrier] = []

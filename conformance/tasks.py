@@ -448,7 +448,7 @@ class _Work:
         if rule not in self.task.settled and self.reduced[rule] < most:
             self.reduced[rule] += 1
             self._reduce(examiner, violation, trace, settle)
-        else:
+        elif trace.breakdown is None:
             settle()
 
     def _reduce(
