@@ -20,7 +20,7 @@
 #include "rxe.h"
 
 /* What include/rdma/ib_verbs.h has for both sides, and no installed header. */
-enum { STATE_RESET, STATE_INIT, STATE_TO_RECEIVE, STATE_TO_SEND };
+enum { STATE_RESET, STATE_INIT, STATE_TO_RECEIVE, STATE_TO_SEND, STATE_ERROR = 6 };
 enum {
     SET_STATE = 1 << 0,
     SET_RIGHTS = 1 << 3,
@@ -346,6 +346,33 @@ static uint32_t await_completion(const struct rxe_link *link)
     return status;
 }
 
+/* A pair goes into its error state only after the completion that says so (rxe_completer: first
+ * do_complete, then rxe_qp_error), and the one that answers after its answer.  If it was reset in
+ * between, the new connection is the one that fails. */
+static int await_error(const struct rxe_link *link, const struct rxe_pair *pair)
+{
+    struct ib_uverbs_query_qp_resp is = {0};
+    struct ib_uverbs_query_qp request = {
+        .response = place(&is), .qp_handle = pair->handle, .attr_mask = SET_STATE};
+
+    for (;;) {
+        int error = command(link->file, IB_USER_VERBS_CMD_QUERY_QP, &request, sizeof(request),
+                            sizeof(is));
+        if (error || is.qp_state == STATE_ERROR)
+            return error;
+        sched_yield();
+    }
+}
+
+static int connect_again(const struct rxe_link *link, uint32_t status)
+{
+    int error = await_error(link, &link->asking);
+
+    if (!error && status == REMOTE_ACCESS_ERROR)
+        error = await_error(link, &link->answering);
+    return error ? error : connect_both(link);
+}
+
 int rxe_copy(struct rxe_link *link, uint32_t key, const void *at, size_t length, int write)
 {
     uint32_t status;
@@ -358,7 +385,7 @@ int rxe_copy(struct rxe_link *link, uint32_t key, const void *at, size_t length,
     status = await_completion(link);
     if (status == COMPLETED)
         return 0;
-    error = connect_both(link);
+    error = connect_again(link, status);
     if (error)
         return error;
     return status == REMOTE_ACCESS_ERROR ? EFAULT : EIO;
