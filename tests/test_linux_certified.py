@@ -13,6 +13,7 @@ from conformance.examine import Examiner
 from conformance.shards import plan_for, run_shard, shards
 from conformance.store import load_program
 from conformance.verdicts import Verdict
+from reference.geometry import Geometry
 from reference.program import Program
 from reference.text import dump
 
@@ -84,6 +85,20 @@ def test_io_uring_fails_for_what_it_is_not(tmp_path: Path) -> None:
     path = f"lastwriter-out/{record.file}"
     assert record.operations == len(load_program(tmp_path / path)) <= 8
     assert lastwriter(tmp_path, "replay", path, "linux:io_uring").status == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "atomicity"),
+    [
+        pytest.param(name, atomicity, marks=needs(name))
+        for name, atomicity in (("process_vm", 1), ("io_uring", 1), ("kvm", 8), ("userfaultfd", 8))
+    ],
+)
+def test_what_comes_of_a_program_is_judged_by_how_words_are_copied(
+    name: str, atomicity: int
+) -> None:
+    with Worker(f"linux:{name}") as worker:
+        assert worker.run(Program((), Geometry())).atomicity == atomicity
 
 
 def open_candidate(spec: str) -> InProcess | Worker:

@@ -42,6 +42,7 @@ def rule_of(lines: list[str], atomicity: int) -> str:
         ),
         pytest.param([*READS, f"{WAIT} => {MIXED}"], "A4", "A4", id="read and not written"),
         pytest.param([*WRITES, f"{read()} => {MIXED}"], "A4", "", id="half written"),
+        pytest.param([*WRITES, f"{read()} => {FOREIGN}"], "A4", "A4", id="written by nobody"),
         pytest.param(
             [*WRITES, f"{read()} => {NEW}", f"{read()} => {OLD}"], "C1", "C1", id="never undone"
         ),

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from adapters import linux
@@ -355,3 +356,10 @@ class TestNothingIsLeftBehind:
             with Gone(*map(int, pipe.read_text().split())) as gone:
                 thread.join()
                 gone.wait()
+
+
+def test_in_this_process_words_are_judged_as_described() -> None:
+    with InProcess("reference:faulting") as runner:
+        assert runner.run(Program((), Geometry())).atomicity == 8
+        runner.description = msgspec.structs.replace(runner.description, atomicity=1)
+        assert runner.run(Program((), Geometry())).atomicity == 1
