@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
@@ -222,6 +223,7 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
         await_text(pid)
         suite.kill()
     assert gone(int(pid.read_text()))
+    await_lock(root() / "lock")
     with pytest.raises(NotBuiltError):
         current("lean")
     kernel = build("lean", source=tarball(tmp_path))
@@ -234,6 +236,12 @@ def await_text(path: Path) -> None:
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def await_lock(path: Path) -> None:
+    """Wait until nobody holds a lock: whatever the compiler had begun ends a moment after it."""
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def gone(pid: int) -> bool:
