@@ -73,13 +73,17 @@ class _Begun:
         except WireError as error:
             self.link, self._breakdown = link, link.explain(error)
 
-    def send_ahead(self, link: Link) -> None:
-        """Have a candidate begin once it has done what it does.
+    def send_behind(self, before: _Begun | None) -> bool:
+        """Have a candidate begin once it has done what it does, if that lets it read this.
 
         If that breaks down it is not said that it was by this one: it is left to be sent.
         """
-        with suppress(WireError):
-            self._send(link, alone=False)
+        if before is None or before.link is None:
+            return False
+        if before.whole and len(self.packed) <= _AHEAD:
+            with suppress(WireError):
+                self._send(before.link, alone=False)
+        return self.link is not None
 
     def _send(self, link: Link, *, alone: bool) -> None:
         program = self.program
@@ -181,26 +185,18 @@ class Worker:
         before it might keep it from reading that.
         """
         assert len(self._begun) < self.depth, "finish another one first"
-        begun, before = _Begun(program), self._begun[-1] if self._begun else None
+        begun = _Begun(program)
         if self._journal is not None:
             self._journal.write(*(each.packed for each in self._begun), begun.packed)
-        try:
-            if before is None:
-                begun.send(self._linked())
-            elif before.link is not None and before.whole and len(begun.packed) <= _AHEAD:
-                begun.send_ahead(before.link)
-        except BaseException:
-            self._break_off()
-            raise
         self._begun.append(begun)
+        self._carry_on()
 
     def finish(self) -> Trace:
         """What comes of the first program that was begun; if this raises, of none any more."""
         assert self._begun, "a program was begun"
+        self._carry_on()
         begun = self._begun.popleft()
         try:
-            if begun.link is None:
-                begun.send(self._linked())
             trace = begun.receive()
             if trace.breakdown is not None:
                 self._replace()
@@ -208,6 +204,20 @@ class Worker:
             self._break_off()
             raise
         return trace
+
+    def _carry_on(self) -> None:
+        """Send what was begun and not sent yet, up to what the candidate might not read now."""
+        before: _Begun | None = None
+        try:
+            for each in self._begun:
+                if each.link is None and before is None:
+                    each.send(self._linked())
+                elif each.link is None and not each.send_behind(before):
+                    return
+                before = each
+        except BaseException:
+            self._break_off()
+            raise
 
     def _linked(self) -> Link:
         """To a candidate that does nothing."""

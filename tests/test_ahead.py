@@ -248,6 +248,17 @@ def test_what_would_keep_others_from_being_read_is_sent_alone(
         assert sent.count(FrameType.RESET) == 2
 
 
+def test_after_a_breakdown_others_are_sent_ahead_again(sent: list[FrameType]) -> None:
+    with Worker(f"{Path(__file__).with_name('misbehaving.py')}:Exits") as worker:
+        for given in (program(1, BAD), program(2)):
+            worker.begin(given)
+        assert worker.finish().breakdown is not None
+        sent.clear()
+        worker.begin(program(3))
+        assert sent.count(FrameType.RESET) == 2
+        assert [len(worker.finish().outcomes) for _ in range(2)] == [2, 2]
+
+
 def noting(sent: list[FrameType], send: Callable[..., None]) -> Callable[..., None]:
     def note(stream: Stream, kind: FrameType, *more: object, **named: object) -> None:
         sent.append(kind)
