@@ -22,19 +22,23 @@ class Holder:
         """What the candidate says of itself, with what only its holder knows."""
         return description
 
-    def begin(self) -> None:
-        """What is printed from now on belongs to another program."""
-        self.child.output.clear()
+    def begin(self, *, alone: bool) -> None:
+        """Another program is sent; what is printed belongs to it from now on if it is `alone`."""
+        if alone:
+            self.child.output.clear()
 
     def look(self) -> None:
         """Look after it; called now and then while it is waited for."""
         self.child.output.trim()
 
-    def settle(self) -> None:
-        """Once a program is answered: `ComplaintError` if anything but its answers went wrong."""
+    def settle(self, program: int) -> None:
+        """Once a program is answered: `ComplaintError` if anything but its answers went wrong.
 
-    def tell(self, problem: str) -> str:
-        """What is said of a breakdown, with what was printed last below it."""
+        Programs are numbered as they were sent, from 1.
+        """
+
+    def tell(self, problem: str, program: int) -> str:
+        """What is said of a program's breakdown, with what was printed last below it."""
         output = self.child.output.tail()
         return f"{problem}\nlast output:\n{output}" if output else problem
 

@@ -127,8 +127,8 @@ class ChildLink(Link):
         self._child = self._holder.child
         self._died = False
         self._weighed = time.monotonic()
-        self._answered = 0
-        """Programs."""
+        self._program = 1
+        """The number of the one that is to be answered next."""
         stream = Stream.of_socket(self._child.socket)
         stream.idle = self._look
         try:
@@ -153,23 +153,21 @@ class ChildLink(Link):
 
     def begin(self, *, alone: bool = True) -> None:
         super().begin(alone=alone)
-        if not alone:
-            return
-        death = self._child.death()
+        death = self._child.death() if alone else None
         if death is not None:
             raise ClosedError(f"{death}, after it had answered the program before this one")
-        self._holder.begin()
+        self._holder.begin(alone=alone)
 
     def settle(self) -> None:
         """Once a program is answered: `ComplaintError`, and `HeavyError` if it holds too much.
 
         It is not weighed if it was only just now.
         """
-        self._holder.settle()
+        self._holder.settle(self._program)
         if time.monotonic() - self._weighed > _WEIGHING_SECONDS:
             self._weigh()
             self._child.output.trim()
-        self._answered += 1
+        self._program += 1
 
     def _look(self) -> None:
         """Look after the child while waiting for it."""
@@ -188,7 +186,7 @@ class ChildLink(Link):
         if used > self.limits.memory:
             raise HeavyError(
                 f"holds {used >> 20} MiB, more than {self.limits.memory >> 20} MiB, "
-                f"in program {self._answered + 1} since its start"
+                f"in program {self._program} since its start"
             )
 
     def explain(self, error: WireError) -> Breakdown:
@@ -196,7 +194,7 @@ class ChildLink(Link):
         if isinstance(error, ClosedError):
             death = self._child.death(_DEATH_SECONDS) or "closed its connection and lives on"
             breakdown = Breakdown(Cause.CRASH, str(error) if death in str(error) else death)
-        return Breakdown(breakdown.cause, self._holder.tell(breakdown.message))
+        return Breakdown(breakdown.cause, self._holder.tell(breakdown.message, self._program))
 
     def end(self) -> None:
         self._holder.end()

@@ -156,10 +156,10 @@ class Worker:
             raise
         self.description = link.description
         self._link = link
-        # The log of a machine tells of one program at a time, and agents of others may want to be
-        # asked for one at a time; under a schedule the suite is what takes long.
-        local = reach in {Reach.HERE, Reach.EXECUTABLE} and not link.description.schedules
-        self._depth = _DEPTH if local else 1
+        # Agents of others may want to be asked for one at a time; under a schedule the suite is
+        # what takes long.
+        patient = reach is Reach.REMOTE or link.description.schedules
+        self._depth = 1 if patient else _DEPTH
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from fake_qemu import say
 from misbehaving import Misbehaving
 
+from reference.geometry import Geometry
 from reference.outcomes import Outcome
 
 WARNING = """\
@@ -54,3 +55,27 @@ class Floods(Misbehaving):
         say(WARNING)
         say("all is well\n" * (1 << 18))
         return outcomes
+
+
+class Marks(Complains):
+    """It marks where programs begin, as the agent does, and tells a pipe that it has complained."""
+
+    programs = 0
+
+    def reset(self, geometry: Geometry) -> None:
+        self.programs += 1
+        say(f"[    7.000000] lastwriter: program {self.programs}\n")
+        super().reset(geometry)
+
+    def worst(self, outcomes: list[Outcome]) -> list[Outcome]:
+        super().worst(outcomes)
+        Path(os.environ["FAKE_PIPE"]).write_text("complained", "utf-8")
+        return outcomes
+
+
+class Forges(Complains):
+    """It says that it is another program, which is still to come."""
+
+    def worst(self, outcomes: list[Outcome]) -> list[Outcome]:
+        say("lastwriter: program 99\n")
+        return super().worst(outcomes)

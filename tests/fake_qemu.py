@@ -30,7 +30,7 @@ def main() -> None:
     state = os.read(int(incoming[1]), 100).decode() if incoming else ""
     if state == "harmed":
         sys.exit("not a state")
-    say(RESTORED + state if incoming else BOOTED)
+    say(f"{RESTORED}{state}\n" if incoming else BOOTED)
     candidate = os.environ["FAKE_CANDIDATE"]
     serve = [sys.executable, "-P", "-m", "adapters.server", "--fd", str(files["agent"]), candidate]
     agent = subprocess.Popen(serve, pass_fds=[files["agent"]])

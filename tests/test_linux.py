@@ -446,3 +446,15 @@ def test_a_client_that_leaves_ends_the_agent(own_agent: Agent) -> None:
     own_agent.client.close()
     assert own_agent.child.death(SECONDS) == "exited with status 0"
     assert await_end(pids) == []
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_marks_where_programs_begin(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = tmp_path / "marks"
+    monkeypatch.setenv("LASTWRITER_MARKS", str(marks))
+    with running(name) as agent:
+        for _ in range(2):
+            agent.run("map p0 rw page=0 pages=1")
+    assert marks.read_text() == "lastwriter: program 1\nlastwriter: program 2\n"

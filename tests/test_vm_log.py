@@ -110,20 +110,48 @@ class TestReading:
         assert log.look() == "WARNING: CPU: 0\nRIP: 1"
         log.close()
 
-    def test_a_complaint_stays_until_it_is_seen(self) -> None:
-        """It may come when a program is over, and is told with the next."""
+    def test_a_complaint_belongs_to_the_program_that_it_comes_in(self) -> None:
         log = KernelLog()
-        os.write(log.file, b"BUG: late\n")
-        log.begin()
+        os.write(log.file, b"[    1.000001] lastwriter: program 1\nlastwriter: program 2\nBU")
+        assert log.look() is None
+        os.write(log.file, b"G: late\nlastwriter: program 3\nBUG: again\n")
         assert log.look() == "BUG: late"
+        assert log.owner == 2
+        log.close()
+
+    def test_a_complaint_before_all_programs(self) -> None:
+        log = KernelLog()
+        os.write(log.file, b"BUG: early\nlastwriter: program 1\n")
+        assert (log.look(), log.owner) == ("BUG: early", 0)
+        log.close()
+
+    def test_a_mark_that_is_long_gone(self) -> None:
+        log = KernelLog()
+        os.write(log.file, b"lastwriter: program 7\n")
+        log.look()
+        os.write(log.file, b"all is well\n" * 10_000)
+        log.look()
+        os.write(log.file, b"BUG: at last\nlastwriter: program 8\nmore\n")
+        assert (log.look(), log.owner) == ("BUG: at last", 7)
+        assert "all is well\nBUG: at last" in log.tail_of(7)
+        assert log.tail_of(8) == "more"
+        log.close()
+
+    def test_a_mark_in_two_pieces(self) -> None:
+        log = KernelLog()
+        os.write(log.file, b"lastwriter: program 1")
+        log.look()
+        os.write(log.file, b"2\nBUG: x\n")
+        assert (log.look(), log.owner) == ("BUG: x", 12)
         log.close()
 
     def test_programs_have_a_log_each(self) -> None:
         log = KernelLog()
-        os.write(log.file, b"one\n")
-        log.begin()
-        os.write(log.file, b"two\x1b[2J\n")
-        assert log.tail() == "two\ufffd[2J"
+        os.write(log.file, b"boot\nlastwriter: program 1\none\nlastwriter: program 2\ntwo\x1b[2J\n")
+        assert log.tail_of(1) == "one"
+        assert log.tail_of(2) == "two\ufffd[2J"
+        assert log.tail_of(3) == "two\ufffd[2J", "it has not begun"
+        assert log.tail().startswith("boot\n")
         log.close()
 
     def test_a_long_log_takes_no_memory(self) -> None:

@@ -115,6 +115,30 @@ class TestVerdicts:
             for value in (7, BAD, 8, BAD):
                 assert (worker.run(program(value)).breakdown is None) == (value != BAD)
 
+    def test_a_warning_in_a_program_that_was_sent_behind(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is in the log before the answer to the first one is looked at."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        monkeypatch.setenv("FAKE_PIPE", str(pipe))
+        holds("Marks", monkeypatch)
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            for value in (7, BAD):
+                worker.begin(program(value))
+            assert pipe.read_text("utf-8") == "complained"
+            first, second = worker.finish(), worker.finish()
+        assert (first.breakdown, first.outcomes) == (None, expected())
+        assert second.outcomes == expected(BAD)
+        assert second.breakdown is not None
+        assert second.breakdown.message.startswith("WARNING: CPU: 0")
+
+    def test_a_mark_that_is_forged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        holds("Forges", monkeypatch)
+        breakdown = run_bad().breakdown
+        assert breakdown is not None
+        assert breakdown.cause is Cause.KERNEL
+
     def test_an_oops(self, monkeypatch: pytest.MonkeyPatch) -> None:
         holds("Oopses", monkeypatch)
         breakdown = run_bad().breakdown

@@ -8,7 +8,7 @@ import pytest
 from commanding import Running
 
 from adapters.candidate import CandidateError
-from adapters.vm.holder import lacks
+from adapters.vm.holder import MachineHolder, lacks
 from adapters.vm.places import current
 from adapters.vm.run import BuildError
 from adapters.worker import Limits, Worker
@@ -104,6 +104,28 @@ def test_a_warning(program: Program, tmp_path: Path) -> None:
     title, head, said = violation.message.splitlines()[:3]
     assert " at test_hmm.c:" in title
     assert (head, said) == ("the kernel's log:", "not today")
+
+
+def test_a_warning_in_a_program_that_was_sent_behind(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has warned when the answer to the first one is looked at."""
+
+    def late(holder: MachineHolder, number: int) -> None:
+        while holder._machine.log.look() is None:
+            pass
+        settle(holder, number)
+
+    settle = MachineHolder.settle
+    monkeypatch.setattr(MachineHolder, "settle", late)
+    quiet = Program(program.operations[:2], program.geometry)
+    with Worker(changed(tmp_path, "warns"), limits=LIMITS) as worker:
+        for each in (quiet, program):
+            worker.begin(each)
+        first, second = worker.finish(), worker.finish()
+    assert judge(first).violation is None
+    assert second.breakdown is not None
+    assert second.breakdown.message.startswith("WARNING: CPU: 0 PID: ")
 
 
 def test_an_oops(program: Program, tmp_path: Path) -> None:

@@ -415,6 +415,7 @@ static void prepare(void)
     find_parameter("lastwriter.merge", merge, sizeof(merge));
     if (strcmp(nodes, "1") == 0)
         setenv("LASTWRITER_ONE_NODE", "1", 1);
+    setenv("LASTWRITER_MARKS", "/dev/kmsg", 1);
     set_all();
     if (strcmp(merge, "off"))
         setenv("LASTWRITER_MERGE_ON_DEMAND", "1", 1);

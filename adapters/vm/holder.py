@@ -66,6 +66,7 @@ class MachineHolder(Holder):
             if self._driver is not None:
                 self._swap(self._driver, time.monotonic() + seconds)
             super().__init__(self._machine.child)
+            self._begun = 0
             self._parts = undo.pop_all()
 
     def _swap(self, module: bytes, deadline: float) -> None:
@@ -88,26 +89,32 @@ class MachineHolder(Holder):
             description, name=spec_of(self._spec.mirror), version=", ".join(words)
         )
 
-    def begin(self) -> None:
-        super().begin()
-        self._machine.log.begin()
+    def begin(self, *, alone: bool) -> None:
+        super().begin(alone=alone)
+        self._begun += 1
 
     def look(self) -> None:
         super().look()
         self._machine.log.look()
 
-    def settle(self) -> None:
-        complaint = self._machine.log.look()
-        if complaint is not None:
+    def settle(self, program: int) -> None:
+        complaint = self._complaint(program)
+        if complaint:
             raise ComplaintError(complaint.partition("\n")[0])
 
-    def tell(self, problem: str) -> str:
-        complaint = self._machine.log.look() or ""
-        title, _, report = complaint.partition("\n")
+    def tell(self, problem: str, program: int) -> str:
+        title, _, report = self._complaint(program).partition("\n")
         if title:
             problem = title if title == problem else f"{title} ({problem})"
-        text = report if title else self._machine.log.tail()
-        return super().tell(problem) + (f"\nthe kernel's log:\n{text}" if text else "")
+        text = report if title else self._machine.log.tail_of(program)
+        told = super().tell(problem, program)
+        return told + (f"\nthe kernel's log:\n{text}" if text else "")
+
+    def _complaint(self, program: int) -> str:
+        """What the kernel complained of, unless that was in a program that was sent behind."""
+        log = self._machine.log
+        complaint = log.look()
+        return "" if complaint is None or program < log.owner <= self._begun else complaint
 
     def end(self) -> None:
         self._parts.close()

@@ -2,6 +2,10 @@
 
 A complaint is what a kernel prints when it finds itself broken.  What says only that time has
 passed (a stall of RCU, a soft lockup) is none: the machine itself may have been held up.
+
+The agent marks in the log where each program begins, so that the next may run already while it is
+asked what was said in one.  A driver could print such marks, too: they say whose a complaint is,
+never that there is none.
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ _NOISE = re.compile(
     rf"^{_STAMP}(?!RIP)(?:Code|R[A-Z0-9]{{2}}|[FC]S|[CD]R\d|PKRU|PGD \d|Modules linked in)\b"
 )
 """Lines of a report that tell nobody anything without the machine at hand: registers, mostly."""
-_END = re.compile(rf"^{_STAMP}---\[ end ", re.MULTILINE)
+_END = re.compile(rf"^{_STAMP}(?:---\[ end |lastwriter: program )", re.MULTILINE)
+_MARK = re.compile(rf"^{_STAMP}lastwriter: program ([0-9]{{1,18}})\n", re.MULTILINE)
+"""What the agent prints when a program begins, numbered from 1."""
 _LINES = 80
 """Lines of a complaint that are shown at most."""
 _LINE = 240
@@ -81,11 +87,9 @@ class KernelLog:
         self._tail = ""
         self._report = ""
         """What was printed since a complaint began, if one did."""
-
-    def begin(self) -> None:
-        """What comes from now on belongs to another program; a complaint stays."""
-        self.look()
-        self._tail = ""
+        self._program = 0
+        self.owner = 0
+        """The program that the first complaint was made in, 0 before all programs."""
 
     def look(self) -> str | None:
         """Read on; the first complaint since the start, as `find_complaint` gives it, or None."""
@@ -98,14 +102,19 @@ class KernelLog:
         return find_complaint(self._report)
 
     def _take(self, new: str) -> None:
+        text = self._tail + new
         if self._report:
             self._report = (self._report + new)[:_KEPT]
-        else:
-            found = _COMPLAINT.search(self._tail + new)
-            if found:
-                begin = max(0, found.start() - _BEFORE)
-                self._report = (self._tail + new)[begin:][:_KEPT]
-        self._tail = (self._tail + new)[-_KEPT:]
+        elif found := _COMPLAINT.search(text):
+            self._report = text[max(0, found.start() - _BEFORE) :][:_KEPT]
+            self.owner = self._last_program(text[: found.start()])
+        self._program = self._last_program(text)
+        self._tail = text[-_KEPT:]
+
+    def _last_program(self, text: str) -> int:
+        """The last that begins in a text, or else before it."""
+        marks = _MARK.findall(text)
+        return int(marks[-1]) if marks else self._program
 
     def _free(self) -> None:
         # Cutting the file would lose what is written to it at this moment.
@@ -116,9 +125,20 @@ class KernelLog:
             self._freed += done
 
     def tail(self) -> str:
-        """The last that was printed for this program."""
+        """The last that was printed."""
         self.look()
         return printable(self._tail).strip()
+
+    def tail_of(self, program: int) -> str:
+        """The last that was printed while a program ran."""
+        self.look()
+        begin, end = 0, len(self._tail)
+        for mark in _MARK.finditer(self._tail):
+            if int(mark[1]) > program:
+                end = mark.start()
+                break
+            begin = mark.end()
+        return printable(self._tail[begin:end]).strip()
 
     def close(self) -> None:
         os.close(self.file)

@@ -32,6 +32,8 @@ _DEATH_SECONDS = 2.0
 _PARAMETERS = (
     # An Oops ends the machine, and a panic does so at once: QEMU exits.
     "console=ttyS0 loglevel=5 oops=panic panic=-1 reboot=t",
+    # The agent marks there where each program begins, however many there are in a second.
+    "printk.devkmsg=on",
     # Without these the guest measures time against clocks that a busy host keeps unsteady, and
     # may never come to an end of it.
     "tsc_early_khz=2596000 tsc=reliable no_timer_check",
