@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from reference.description import Description
 
 from .process import Child
 
-__all__ = ["Holder"]
+__all__ = ["Holder", "Holders", "Unprepared"]
 
 
 class Holder:
@@ -45,3 +48,26 @@ class Holder:
     def end(self) -> None:
         """Kill the child with its whole group, and free what belonged to it."""
         self.child.end()
+
+
+class Holders(Protocol):
+    """What starts the holders of a candidate, one after another."""
+
+    def start(self, seconds: float) -> Holder:
+        """The next one, within some seconds; `CandidateError` if it cannot be started."""
+
+    def close(self) -> None:
+        """No more are wanted; those that were started end by themselves."""
+
+
+class Unprepared:
+    """Starts each holder when it is wanted."""
+
+    def __init__(self, start: Callable[[], Holder]) -> None:
+        self._start = start
+
+    def start(self, seconds: float) -> Holder:
+        return self._start()
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -14,7 +14,7 @@ from reference.trace import Breakdown, Cause
 
 from .candidate import CandidateError
 from .client import RemoteCandidate
-from .holder import Holder
+from .holder import Holder, Holders, Unprepared
 from .process import Child
 from .registry import Reach, executable_of, reach_of
 from .tls import TlsFiles
@@ -29,7 +29,7 @@ from .wire import (
     WireError,
 )
 
-__all__ = ["ChildLink", "Limits", "Link", "RemoteLink"]
+__all__ = ["ChildLink", "Limits", "Link", "RemoteLink", "holders_of"]
 
 _DEATH_SECONDS = 2.0
 _WEIGHING_SECONDS = 0.5
@@ -115,15 +115,20 @@ class RemoteLink(Link):
 class ChildLink(Link):
     """To an agent in a process of our own; `CandidateError` if it cannot be started.
 
+    `holders` are those of the spec, if another link is to follow this one or has gone before.
     `attend` is called now and then while it is waited for; what that raises ends the wait.
     """
 
     def __init__(
-        self, spec: str, limits: Limits, attend: Callable[[], None] = lambda: None
+        self,
+        spec: str,
+        limits: Limits,
+        holders: Holders | None = None,
+        attend: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(limits)
         self._attend = attend
-        self._holder = _hold(spec, limits)
+        self._holder = (holders or holders_of(spec)).start(limits.start)
         self._child = self._holder.child
         self._died = False
         self._weighed = time.monotonic()
@@ -206,17 +211,17 @@ class ChildLink(Link):
         self._holder.end()
 
 
-def _hold(spec: str, limits: Limits) -> Holder:
-    """Start what holds a candidate; `CandidateError` if that is not possible."""
+def holders_of(spec: str) -> Holders:
+    """What starts what holds a candidate."""
     if reach_of(spec) is Reach.MACHINE:
-        from .vm.holder import MachineHolder  # noqa: PLC0415 (only for those who ask for one)
+        from .vm.holder import Machines  # noqa: PLC0415 (only for those who ask for one)
 
-        return MachineHolder(spec, limits.start)
+        return Machines(spec)
     if reach_of(spec) is Reach.EXECUTABLE:
         from .linux.holder import LinuxHolder  # noqa: PLC0415 (only for those who ask for one)
 
-        return LinuxHolder(lambda more: _start(spec, more))
-    return Holder(_start(spec))
+        return Unprepared(lambda: LinuxHolder(lambda more: _start(spec, more)))
+    return Unprepared(lambda: Holder(_start(spec)))
 
 
 def _start(spec: str, more: Mapping[str, str] = {}) -> Child:

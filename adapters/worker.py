@@ -16,7 +16,7 @@ from reference.trace import Breakdown, Cause, Trace
 
 from .candidate import Candidate, CandidateError, GarbageError, Scheduled
 from .journal import Journal
-from .links import ChildLink, Limits, Link, RemoteLink
+from .links import ChildLink, Limits, Link, RemoteLink, holders_of
 from .python import check_outcomes, describe, located
 from .registry import Reach, open_candidate, reach_of
 from .tls import TLS_IS_FOR, TlsFiles
@@ -146,12 +146,14 @@ class Worker:
         self.spec = spec
         self.limits = limits
         self._tls = tls
+        self._holders = None if reach is Reach.REMOTE else holders_of(spec)
         self._link: Link | None = None
         self._begun: deque[_Begun] = deque()
         self._journal = Journal(journal) if journal else None
         try:
             link = self._connect()
         except BaseException:
+            self._close_holders()
             self._close_journal()
             raise
         self.description = link.description
@@ -260,12 +262,17 @@ class Worker:
         link, self._link = self._link, None
         if link is not None:
             link.close()
+        self._close_holders()
         self._close_journal()
 
     def _connect(self) -> ChildLink | RemoteLink:
-        if reach_of(self.spec) is Reach.REMOTE:
+        if self._holders is None:
             return RemoteLink(self.spec, self.limits, self._tls)
-        return ChildLink(self.spec, self.limits)
+        return ChildLink(self.spec, self.limits, self._holders)
+
+    def _close_holders(self) -> None:
+        if self._holders is not None:
+            self._holders.close()
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None

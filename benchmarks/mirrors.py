@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.client import batches
-from adapters.links import ChildLink
+from adapters.links import ChildLink, holders_of
 from adapters.registry import Reach, known, reach_of
 from adapters.wire import ClosedError, FrameType, Stream, encode_geometry
 from adapters.worker import Limits, Worker
@@ -139,13 +139,14 @@ def exchange(stream: Stream, programs: Sequence[Frames], depth: int) -> Iterator
 def send_all(spec: str, programs: Sequence[Program], depth: int) -> float:
     """Operations in a second, with what it takes to replace a candidate that dies of a program."""
     made, done, start = [*map(frames, programs)], 0, 0.0
-    while done < len(made):
-        with closing(ChildLink(spec, LIMITS)) as link:
-            start = start or time.perf_counter()
-            with suppress(ClosedError):
-                for _ in exchange(link.client.stream, made[done:], depth):
-                    done += 1
-        done += 1  # which it has died of, if there is one
+    with closing(holders_of(spec)) as holders:
+        while done < len(made):
+            with closing(ChildLink(spec, LIMITS, holders)) as link:
+                start = start or time.perf_counter()
+                with suppress(ClosedError):
+                    for _ in exchange(link.client.stream, made[done:], depth):
+                        done += 1
+            done += 1  # which it has died of, if there is one
     return sum(map(len, programs)) / (time.perf_counter() - start)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,10 +17,10 @@ from test_worker import BAD, MISBEHAVING, PATIENT, broken, expected, program
 
 from adapters.candidate import CandidateError
 from adapters.registry import Reach, open_candidate, reach_of
-from adapters.vm import holder
 from adapters.vm import initramfs as archives
+from adapters.vm import start
 from adapters.vm.initramfs import place
-from adapters.vm.machine import Machine
+from adapters.vm.machine import Boot, Machine
 from adapters.vm.places import DONE, Kernel, Record, digest, fragment, root
 from adapters.worker import InProcess, Limits, Worker
 from reference.model import judge
@@ -180,7 +182,7 @@ class TestStart:
     ) -> None:
         monkeypatch.setenv("FAKE_CONTROL", control)
         seconds = 0.5 if control == "silence" else 60
-        monkeypatch.setattr(holder, "_BOOT_SECONDS", seconds)
+        monkeypatch.setattr(start, "_BOOT_SECONDS", seconds)
         with pytest.raises(CandidateError, match=text):
             Worker("linux:hmm", limits=PATIENT)
 
@@ -230,6 +232,74 @@ class TestStart:
 def _half(_: object, path: Path) -> None:
     path.write_bytes(b"a st")
     raise KeyboardInterrupt
+
+
+@pytest.fixture
+def restored(machine: Path, monkeypatch: pytest.MonkeyPatch) -> list[Machine]:
+    """The machines that are started from a saved state from now on; each is broken by `BAD`."""
+    assert machine.exists()
+    machines: list[Machine] = []
+    begin = Machine.__init__
+
+    def note(each: Machine, boot: Boot, state: Path | None = None) -> None:
+        begin(each, boot, state)
+        if state is not None:
+            machines.append(each)
+
+    monkeypatch.setattr(Machine, "__init__", note)
+    holds("Complains", monkeypatch)
+    return machines
+
+
+def break_once(worker: Worker) -> None:
+    assert worker.run(program(BAD)).breakdown is not None
+    assert worker.run(program()).outcomes == expected()
+
+
+class TestSpare:
+    """A machine that is started before the one that it replaces is broken."""
+
+    def test_there_is_none_before_it_is_known_to_be_needed(self, restored: list[Machine]) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            for _ in range(3):
+                assert worker.run(program()).breakdown is None
+        assert len(restored) == 1
+
+    def test_it_is_taken_next(self, restored: list[Machine]) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            break_once(worker)
+            spare = restored[2]
+            break_once(worker)
+            assert len(restored) == 4, "the spare one was taken, and there is another"
+            assert spare.child.death() is None
+        assert not any(Path(f"/proc/{each.child.pid}").exists() for each in restored)
+
+    def test_one_that_has_died_is_not_taken(self, restored: list[Machine]) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            break_once(worker)
+            os.kill(restored[2].child.pid, signal.SIGKILL)
+            break_once(worker)
+        assert len(restored) == 5
+
+    def test_one_of_another_kind_is_not_taken(self, restored: list[Machine]) -> None:
+        """The kernel may have been built anew in the meantime."""
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            break_once(worker)
+            restored[2].boot = replace(restored[2].boot, memory=1024)
+            break_once(worker)
+            assert not Path(f"/proc/{restored[2].child.pid}").exists()
+        assert len(restored) == 5
+
+    def test_it_ends_where_none_can_be_started(
+        self, restored: list[Machine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Worker("linux:hmm", limits=PATIENT) as worker:
+            break_once(worker)
+            monkeypatch.setattr("adapters.vm.holder.lacks", lambda _: "needs luck")
+            assert worker.run(program(BAD)).breakdown is not None
+            with pytest.raises(CandidateError, match="needs luck"):
+                worker.run(program())
+            assert not Path(f"/proc/{restored[2].child.pid}").exists()
 
 
 class TestDrivers:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 import time
-from pathlib import Path
 
 import msgspec
 
@@ -16,19 +14,13 @@ from ..candidate import CandidateError
 from ..holder import Holder
 from ..wire import ComplaintError
 from .driver import module_of
-from .initramfs import initramfs
-from .machine import Boot, Machine
-from .mirrors import MIRRORS
-from .places import Kernel, current, remove_older
+from .machine import Machine
+from .places import current
 from .spec import MachineSpec, spec_of
-from .tools import QEMU, install_command, lacking, unsuited
+from .start import Start
+from .tools import install_command, lacking, unsuited
 
-__all__ = ["MachineHolder", "boot_once", "lacks"]
-
-_BOOT_SECONDS = 120.0
-"""For the boot whose state is saved, which happens only once."""
-_BOOTS = 5
-_UNSTEADY = "APIC timer disabled"
+__all__ = ["MachineHolder", "Machines", "lacks"]
 
 
 def lacks(flavour: str = "lean") -> str | None:
@@ -46,12 +38,50 @@ def lacks(flavour: str = "lean") -> str | None:
     return None
 
 
+class Machines:
+    """Machines for a candidate, each in the place of the one before.
+
+    A candidate that has broken its machine does so again: from the second one on, the next is
+    restored already while one is at work.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
+        self._started = False
+        self._spare: Machine | None = None
+
+    def start(self, seconds: float) -> MachineHolder:
+        """One that is there within some seconds; `CandidateError`."""
+        spare, self._spare = self._spare, None
+        try:
+            holder = MachineHolder(self._spec, seconds, spare)
+        except BaseException:
+            if spare is not None:
+                spare.end()
+            raise
+        if self._started:
+            # If there cannot be two, one has to do.
+            with contextlib.suppress(CandidateError, OSError):
+                self._spare = holder.another()
+        self._started = True
+        return holder
+
+    def close(self) -> None:
+        """End what nobody needs any more."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.end()
+
+
 class MachineHolder(Holder):
-    """A machine that was started for a candidate, within some seconds; `CandidateError`."""
+    """A machine that was started for a candidate, within some seconds; `CandidateError`.
+
+    It is the `spare` one, if that was started for the same purpose.
+    """
 
     parting = 0.0
 
-    def __init__(self, text: str, seconds: float) -> None:
+    def __init__(self, text: str, seconds: float, spare: Machine | None = None) -> None:
         spec = MachineSpec.parse(text)
         problem = lacks(spec.flavour)
         if problem:
@@ -62,7 +92,8 @@ class MachineHolder(Holder):
             self._spec = spec
             module = module_of(spec, self._kernel)
             self._driver = module.read_bytes() if module else None
-            self._machine = undo.enter_context(_started(self._kernel, spec, seconds))
+            self._start = Start.of(self._kernel, spec)
+            self._machine = undo.enter_context(self._start.machine(seconds, spare))
             if self._driver is not None:
                 self._swap(self._driver, time.monotonic() + seconds)
             super().__init__(self._machine.child)
@@ -78,6 +109,10 @@ class MachineHolder(Holder):
         if answer != "ok":
             log = self._machine.log.tail()
             raise CandidateError(f"{self._spec.text}: the kernel does not take it: {answer}\n{log}")
+
+    def another(self) -> Machine:
+        """One more of the same kind, which is not waited for; `CandidateError`, `OSError`."""
+        return self._start.spare()
 
     def amend(self, description: Description) -> Description:
         """Say exactly which kernel and driver they are."""
@@ -118,92 +153,3 @@ class MachineHolder(Holder):
 
     def end(self) -> None:
         self._parts.close()
-
-
-def boot_once(kernel: Kernel) -> None:
-    """See that a kernel comes up, and have its state saved; `CandidateError`."""
-    spec = MachineSpec.parse(f"linux:hmm,flavour={kernel.record.flavour}")
-    with _started(kernel, spec, _BOOT_SECONDS):
-        pass
-
-
-def _started(kernel: Kernel, spec: MachineSpec, seconds: float) -> Machine:
-    """A machine that goes on from the state that it had when it had booted."""
-    mirror = MIRRORS[spec.mirror]
-    boot = Boot(
-        kernel.image,
-        initramfs(kernel, spec.mirror),
-        mirror.module_names,
-        mirror.processor,
-        spec.cpus,
-        spec.nodes,
-        spec.merge,
-    )
-    state, fresh = _saved(kernel, spec, boot)
-    try:
-        return _ready(boot, time.monotonic() + seconds, state)
-    except CandidateError:
-        if fresh:
-            raise
-    # What was saved long ago may have come to harm.
-    state.unlink(missing_ok=True)
-    state, _ = _saved(kernel, spec, boot)
-    return _ready(boot, time.monotonic() + seconds, state)
-
-
-def _saved(kernel: Kernel, spec: MachineSpec, boot: Boot) -> tuple[Path, bool]:
-    """The state of the machine when it has just booted, and whether it was saved only now."""
-    name = boot.name(Path(shutil.which(QEMU) or QEMU))
-    path = kernel.folder / "states" / f"{spec.mirror}-{name}"
-    if path.exists():
-        return path, False
-    path.parent.mkdir(exist_ok=True)
-    with kernel.changed():
-        if path.exists():  # somebody else has saved it while we waited
-            return path, False
-        part = path.with_suffix(".part")
-        with _booted(boot, time.monotonic() + _BOOT_SECONDS) as machine:
-            machine.save(part)
-        part.rename(path)
-    # Those with an agent that was.
-    remove_older(path.parent, boot.initramfs, f"{spec.mirror}-*")
-    return path, True
-
-
-def _booted(boot: Boot, deadline: float) -> Machine:
-    """A machine that has booted and keeps time well, if one of a few does.
-
-    While it boots a kernel measures its timers, and gives up one that does not look right because
-    the host is busy.
-    """
-    for attempt in range(_BOOTS):
-        machine = _ready(boot, deadline)
-        if _UNSTEADY not in machine.log.tail() or attempt == _BOOTS - 1:
-            return machine
-        machine.end()
-    raise AssertionError("the last one is taken as it is")
-
-
-def _ready(boot: Boot, deadline: float, state: Path | None = None) -> Machine:
-    """A machine whose agent waits for its client; `CandidateError`."""
-    machine = Machine(boot, state)
-    try:
-        _await_ready(machine, deadline)
-    except BaseException:
-        machine.end()
-        raise
-    return machine
-
-
-def _await_ready(machine: Machine, deadline: float) -> None:
-    """Wait for the agent; `CandidateError` with the end of the kernel's log."""
-    try:
-        answer = machine.ask("ready?", deadline)
-    except CandidateError as error:
-        answer = str(error)
-    complaint = machine.log.look()
-    if complaint is not None:
-        raise CandidateError(f"the kernel complains when it boots: {complaint}")
-    if answer != "ready":
-        last = "\n".join([machine.child.output.tail(), machine.log.tail()[-2000:]]).strip()
-        raise CandidateError(f"the machine does not come up: {answer}\n{last}")

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from adapters.vm.build import Progress, Report, build
-from adapters.vm.holder import boot_once
 from adapters.vm.places import NotBuiltError, clean, current, root, size_of
 from adapters.vm.spec import FLAVOURS
+from adapters.vm.start import boot_once
 
 from ..screen import Screen
 
