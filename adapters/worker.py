@@ -43,8 +43,15 @@ class Runner(Protocol):
     def depth(self) -> int:
         """Programs that may be begun before the first of them is finished."""
 
+    @property
+    def pending(self) -> int:
+        """Programs that were begun and are still to be finished."""
+
     def begin(self, program: Program) -> None:
-        """Have a program run, without waiting for it, after those that were begun before."""
+        """Have a program run, without waiting for it, after those that were begun before.
+
+        If this raises, none is pending any more.
+        """
 
     def finish(self) -> Trace:
         """What comes of the first program that was begun; if this raises, of none any more."""
@@ -174,6 +181,11 @@ class Worker:
         """Programs that may be begun before the first of them is finished."""
         return self._depth
 
+    @property
+    def pending(self) -> int:
+        """Programs that were begun and are still to be finished."""
+        return len(self._begun)
+
     def run(self, program: Program) -> Trace:
         """Run a program; whatever the candidate does is in the trace."""
         assert not self._begun, "finish those that were begun"
@@ -184,7 +196,7 @@ class Worker:
         """Have a program run after those that were begun before; `finish` tells what comes of it.
 
         The candidate is sent it at once, so that it need not wait for the suite, unless what comes
-        before it might keep it from reading that.
+        before it might keep it from reading that.  If this raises, none is pending any more.
         """
         assert len(self._begun) < self.depth, "finish another one first"
         begun = _Begun(program)
@@ -306,6 +318,11 @@ class InProcess:
     def depth(self) -> int:
         """One: nothing runs beside what is done here."""
         return 1
+
+    @property
+    def pending(self) -> int:
+        """Programs that were begun and are still to be finished."""
+        return int(self._begun is not None)
 
     def begin(self, program: Program) -> None:
         """It is run when it is finished."""

@@ -43,13 +43,12 @@ class Ahead:
             self._wait()
         before = self._held.popleft() if self._held else None
         try:
-            self._examiner.begin(program)
+            self._begin(program, length)
         except BaseException:
             # It has run, whatever keeps others from it.
             if before is not None:
                 self._held.appendleft(before)
             raise
-        self._lengths.append(length)
         return before
 
     def last(self, *, interruptible: bool = True) -> Ran | None:
@@ -78,5 +77,14 @@ class Ahead:
         """Run what is held once more: it was not to be trusted."""
         held, self._held = self._held, deque()
         for ran in held:
-            self._examiner.begin(ran.trace.program)
-            self._lengths.append(ran.length)
+            self._begin(ran.trace.program, ran.length)
+
+    def _begin(self, program: Program, length: int) -> None:
+        try:
+            self._examiner.begin(program)
+        except BaseException:
+            # An interruption may come before the runner was asked for anything.
+            if not self._examiner.runner.pending:
+                self._lengths.clear()
+            raise
+        self._lengths.append(length)

@@ -57,6 +57,10 @@ class Noted:
         self.begun: deque[Program] = deque()
 
     @property
+    def pending(self) -> int:
+        return len(self.begun)
+
+    @property
     def description(self) -> Description:
         return Description(name="noted", operations=frozenset({"map", "write"}))
 
@@ -155,6 +159,26 @@ def test_where_waiting_fails_nothing_is_waited_for_any_more() -> None:
     begin(ahead, 2)
     with pytest.raises(CandidateError):
         ahead.exchange(program(3), 3)
+    assert rest(ahead) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_where_beginning_fails_nothing_is_waited_for_any_more(again: bool) -> None:
+    class Lost(Noted):
+        def begin(self, program: Program) -> None:
+            if program.operations[1].value == BAD:
+                self.begun.clear()
+                raise CandidateError("gone")
+            super().begin(program)
+
+    ahead = Ahead(Examiner(Lost(depth=2)))
+    ahead.exchange(program(1), 1)
+    if again:
+        ahead.exchange(program(2), 2)
+        ahead.hold()
+        ahead._held[1] = Ran(Trace(program(2, BAD), ()), 2)
+    with pytest.raises(CandidateError):
+        ahead.again() if again else ahead.exchange(program(2, BAD), 2)
     assert rest(ahead) == []
 
 

@@ -49,6 +49,7 @@ class Scripted:
         return self.answer(program)
 
     depth = 1
+    pending = 0
 
     def begin(self, program: Program) -> None:
         self.begun = program

@@ -59,10 +59,14 @@ class Machines:
             if spare is not None:
                 spare.end()
             raise
-        if self._started:
-            # If there cannot be two, one has to do.
-            with contextlib.suppress(CandidateError, OSError):
-                self._spare = holder.another()
+        try:
+            if self._started:
+                # If there cannot be two, one has to do.
+                with contextlib.suppress(CandidateError, OSError):
+                    self._spare = holder.another()
+        except BaseException:
+            holder.end()
+            raise
         self._started = True
         return holder
 
