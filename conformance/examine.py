@@ -31,10 +31,8 @@ SLOW = frozenset({HANG, "R3"})
 UNINTERRUPTED: AbstractContextManager[object] = nullcontext()
 _FEW, _SOME, _MANY = 60, 400, 2000
 """Runs that a reduction may take: that take long, in a machine that starts anew, and others."""
-_IMPATIENCE = 0.1
-_SHORTEST = 1.0
-"""While a program that hangs is reduced: the share of its time after which a program is taken to
-hang, and the seconds that it has at least."""
+_IMPATIENCE = 1.0
+"""Seconds after which a program hangs, while one that did hang is reduced."""
 
 
 @dataclass(frozen=True)
@@ -246,17 +244,13 @@ class Examiner:
 
     @contextmanager
     def _impatient(self) -> Iterator[None]:
-        """Many runs that all hang: programs get a part of their time.
-
-        What is slow takes longer in a machine that checks itself, for which users allow more.
-        """
+        """Many runs that all hang: a program that is a second over its start is taken to hang."""
         runner = self.runner
-        if not isinstance(runner, Worker):
+        if not isinstance(runner, Worker) or runner.limits.seconds <= _IMPATIENCE:
             yield
             return
         patient = runner.limits
-        seconds = min(patient.seconds, max(_SHORTEST, _IMPATIENCE * patient.seconds))
-        runner.limits = replace(patient, seconds=seconds)
+        runner.limits = replace(patient, seconds=_IMPATIENCE)
         try:
             yield
         finally:

@@ -149,7 +149,7 @@ def test_what_takes_long_is_reduced_in_fewer_runs(rule: str, most: int) -> None:
     assert failure.trace.breakdown is not None
 
 
-@pytest.mark.parametrize(("limit", "while_reducing"), [(10.0, 1.0), (120.0, 12.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("limit", "while_reducing"), [(10.0, 1.0), (0.5, 0.5)])
 def test_hangs_are_reduced_with_less_patience(
     limit: float, while_reducing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
