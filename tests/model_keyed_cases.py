@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from model_cases import MAP, W, X, read, write
+from model_cases import FILE, MAP, PRIVATE_FILE, W, X, read, write
 
 __all__ = ["REFCOUNTING", "REGISTRATION"]
 
 REGISTER = "register d0 key=1 rw page=0 pages=1"
 KEYED_READ = read(who="dread d0") + " key=1"
 KEYED_WRITE = write(who="dwrite d0") + " key=1"
+SHARED_TWICE = [FILE, "map p0 rw shared page=1 pages=1 file=0", "attach d0 p0", REGISTER]
 
 REGISTRATION = {
     "through a key": ([MAP, "attach d0 p0", REGISTER, KEYED_WRITE, f"{read()} => {W}"], None),
@@ -58,6 +59,22 @@ REGISTRATION = {
             f"{read(1)} => {W}",
         ],
         "A4",
+    ),
+    "overtaken by a copy of the file: a write to the old frame": (
+        [*SHARED_TWICE, PRIVATE_FILE, KEYED_WRITE, f"{read(1)} => {W}"],
+        None,
+    ),
+    "overtaken by a copy of the file: a write to the copy": (
+        [*SHARED_TWICE, PRIVATE_FILE, KEYED_WRITE, f"{read(1)} => 0"],
+        None,
+    ),
+    "overtaken by a copy of the file: neither": (
+        [*SHARED_TWICE, PRIVATE_FILE, KEYED_WRITE, f"{read(1)} => {X}"],
+        "A4",
+    ),
+    "not overtaken: a write shows where the file is shared": (
+        [*SHARED_TWICE, KEYED_WRITE, f"{read(1)} => 0"],
+        "C1",
     ),
     "protection does not matter to a pin": (
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..operations import Operation
 from .memory import AddressSpace, Mapping, Slot
 from .page import Page
-from .plain import ATTACH
+from .plain import ATTACH, READ_WRITE
 from .state import Registration, State
 
 __all__ = ["Way", "maybe_copied", "permits", "reachable", "surely_reachable", "way_of"]
@@ -128,12 +128,19 @@ class Way:
         )
 
     def stale(self, page: int) -> tuple[Page, ...]:
-        """Pinned pages that are not, or not surely, what is mapped there now."""
+        """Pinned pages that are not, or not surely, what is mapped there now.
+
+        A shared page is not what a private mapping of it that came later would be written by.
+        """
         if not self.pinned or self.registration is None:
             return ()
         pinned = self.registration.pinned[page - self.registration.first]
-        current = {None if m is None else m.page() for m in self.space.slots[page]}
-        return () if len(pinned) == 1 and current == set(pinned) else pinned
+        slot = self.space.slots[page]
+        current = {None if m is None else m.page() for m in slot}
+        if len(pinned) != 1 or current != set(pinned):
+            return pinned
+        copies = self.need == READ_WRITE and any(m is not None and m.through for m in slot)
+        return pinned if copies else ()
 
     def contents(self, page: int, *, stores: bool) -> list[Page]:
         """Contents that the access may have gone to, now that it is known to have succeeded.
