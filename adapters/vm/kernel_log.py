@@ -102,18 +102,19 @@ class KernelLog:
         return find_complaint(self._report)
 
     def _take(self, new: str) -> None:
-        text = self._tail + new
+        # Whole lines were searched when they came.
+        begin, text = self._tail.rfind("\n") + 1, self._tail + new
         if self._report:
             self._report = (self._report + new)[:_KEPT]
-        elif found := _COMPLAINT.search(text):
+        elif found := _COMPLAINT.search(text, begin):
             self._report = text[max(0, found.start() - _BEFORE) :][:_KEPT]
-            self.owner = self._last_program(text[: found.start()])
-        self._program = self._last_program(text)
+            self.owner = self._last_program(text, begin, found.start())
+        self._program = self._last_program(text, begin, len(text))
         self._tail = text[-_KEPT:]
 
-    def _last_program(self, text: str) -> int:
-        """The last that begins in a text, or else before it."""
-        marks = _MARK.findall(text)
+    def _last_program(self, text: str, begin: int, end: int) -> int:
+        """The last that begins in a part of a text, or else before it."""
+        marks = _MARK.findall(text, begin, end)
         return int(marks[-1]) if marks else self._program
 
     def _free(self) -> None:
