@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import dataclass
@@ -53,11 +54,9 @@ class Start:
         That is the `spare` one, which is taken over, if it is of this kind and in order.
         """
         if spare is not None:
-            try:
+            with contextlib.suppress(CandidateError):
                 if spare.boot == self.boot:
                     return _ready(spare, time.monotonic() + seconds)
-            except CandidateError:
-                pass
             spare.end()
         state, fresh = self._saved()
         try:
