@@ -68,6 +68,16 @@ REGISTRATION = {
         [*SHARED_TWICE, PRIVATE_FILE, KEYED_WRITE, f"{read(1)} => 0"],
         None,
     ),
+    **{
+        f"overtaken by a copy of the file: a job, {seen:#x} seen": (
+            [
+                *[*SHARED_TWICE, PRIVATE_FILE, f"{KEYED_WRITE} job=1"],
+                *["submit d0 job=1", "wait d0 job=1 => done", f"{read(1)} => {seen}"],
+            ],
+            rule,
+        )
+        for seen, rule in ((W, None), (0, None), (X, "A4"))
+    },
     "overtaken by a copy of the file: neither": (
         [*SHARED_TWICE, PRIVATE_FILE, KEYED_WRITE, f"{read(1)} => {X}"],
         "A4",
